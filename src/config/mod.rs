@@ -1,0 +1,3 @@
+//! The configuration: raw as written, resolved as meant.
+
+pub mod resolved;

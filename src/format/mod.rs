@@ -1,0 +1,1 @@
+//! Formats: plans that write keys and values.

@@ -1,0 +1,2 @@
+//! The `seachange` binary.
+fn main() {}
