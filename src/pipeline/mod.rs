@@ -1,1 +1,49 @@
-//! One pipeline at run time.
+//! Pipelines at run time.
+//!
+//! ```text
+//!  socket > READER (tokio task)  == work ==>  WRITER (own thread): encode, append, commit > sink
+//!             ^  |  <== free batches ==          |
+//!             |  +- snapshot workers             |
+//!             +------ watch: committed position -+
+//! ```
+//!
+//! Owns: the order of records, when they become durable, what happens after an error. Must never know: any database, any
+//! format, Kafka. Several pipelines share nothing but the process: one that fails or waits disturbs no other.
+
+mod crash;
+mod merge;
+mod progress;
+mod reader;
+mod snapshot;
+mod supervise;
+mod writer;
+
+use crate::{config::resolved::Config, metrics::PipelineMetrics, status::Board};
+use seachange_sdk::Result;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+/// Runs all pipelines until shutdown, or until each has ended. `true` when all ended in order.
+pub async fn run(config: Config, board: Arc<Board>, shutdown: watch::Receiver<bool>) -> Result<bool> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for pipeline in config.pipelines {
+        let metrics = Arc::new(PipelineMetrics::new(&pipeline.name));
+        let status = board.pipeline(&pipeline.name);
+        let span = tracing::info_span!("pipeline", name = %pipeline.name);
+        tasks.spawn(
+            supervise::supervise(pipeline, config.kafka.clone(), metrics, status, shutdown.clone()).instrument(span),
+        );
+    }
+    let mut in_order = true;
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(fine) => in_order &= fine,
+            Err(e) => {
+                tracing::error!(error = %e, "a pipeline's task panicked");
+                in_order = false;
+            }
+        }
+    }
+    Ok(in_order)
+}

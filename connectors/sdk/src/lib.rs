@@ -14,11 +14,13 @@
 //! | [`source`] | the contracts |
 //! | [`error`] | errors that know whether to retry and what to do next |
 //! | [`config`] | faults of a configuration, secrets |
+//! | [`kit`] | what every connector must pass |
 //! | [`select`] | which tables and columns a pattern captures |
 
 pub mod batch;
 pub mod config;
 pub mod error;
+pub mod kit;
 pub mod position;
 pub mod schema;
 pub mod select;

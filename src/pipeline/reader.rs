@@ -1,0 +1,435 @@
+//! The reader: owns the source's socket, and the order in which streamed changes and snapshot rows reach the writer.
+//!
+//! It never waits for Kafka. When the writer is behind there is no free batch, so it does not read; but it goes on
+//! tending the connection (keepalives, feedback), so that a slow broker cannot make the database hang up. Everything it
+//! holds is bounded: [`BATCHES`] batches circulate between it and the writer, and a permit bounds the chunks under way.
+//!
+//! A chunk is placed between two source transactions, when no half-filled batch is in hand: then "streamed" and "handed
+//! to the writer" are the same thing, which the merge relies on (see [`super::merge`]).
+
+use super::{
+    merge::{Merge, Verdict},
+    progress::{Job, Progress},
+    snapshot::{Ask, Begun, Placed},
+    writer::{Committed, Work},
+};
+use crate::{
+    metrics::{PipelineMetrics, Stage},
+    sink::Entries,
+    state::{State, TableState},
+    status::{PipelineStatus, Phase},
+};
+use seachange_sdk::{
+    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId,
+};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+/// Batches that circulate between reader and writer.
+pub const BATCHES: usize = 3;
+
+/// How a run ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked for it.
+    Shutdown,
+    /// Everything that was to be read has been read (`snapshot = "only"`).
+    Complete,
+}
+
+struct Waiting {
+    chunk: Chunk,
+    job: Job,
+    reread: bool,
+    reader: Box<dyn ChunkReader>,
+    permit: OwnedSemaphorePermit,
+    reply: oneshot::Sender<Placed>,
+}
+
+/// The reader's end of a pipeline.
+pub struct Reader {
+    source: Box<dyn Source>,
+    limit: Limit,
+    merge: Merge,
+    progress: Progress,
+    work: mpsc::Sender<Work>,
+    free: mpsc::UnboundedReceiver<Batch>,
+    committed: watch::Receiver<Committed>,
+    asks: mpsc::Receiver<Ask>,
+    current: Option<Batch>,
+    /// State that goes with the next work.
+    entries: Entries,
+    waiting: Vec<Waiting>,
+    /// Tables without key that were read whole: changes that this fence sees are already told.
+    told: HashMap<TableId, Fence>,
+    told_before: HashMap<String, Fence>,
+    inside: bool,
+    pause: Option<oneshot::Sender<()>>,
+    standing: bool,
+    finished: bool,
+    metrics: Arc<PipelineMetrics>,
+    status: Arc<PipelineStatus>,
+    busy: Duration,
+    reported: Instant,
+}
+
+fn writer_gone() -> Error {
+    Error::bug("the writer has ended")
+}
+
+/// Fills the batch if there is one, else tends the connection.
+async fn advance(source: &mut dyn Source, batch: Option<&mut Batch>, limit: Limit, busy: &mut Duration) -> Result<()> {
+    match batch {
+        Some(batch) => {
+            let mut fill = pin!(source.fill(batch, limit));
+            poll_fn(|cx| {
+                let started = Instant::now();
+                let polled = fill.as_mut().poll(cx);
+                *busy += started.elapsed();
+                polled
+            })
+            .await
+        }
+        None => match source.tend().await? {},
+    }
+}
+
+impl Reader {
+    /// A reader of an opened source, with what an earlier run has stored.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        source: Box<dyn Source>,
+        limit: Limit,
+        state: &mut State,
+        work: mpsc::Sender<Work>,
+        free: mpsc::UnboundedReceiver<Batch>,
+        committed: watch::Receiver<Committed>,
+        asks: mpsc::Receiver<Ask>,
+        metrics: Arc<PipelineMetrics>,
+        status: Arc<PipelineStatus>,
+    ) -> Reader {
+        let progress = Progress::load(state);
+        let told_before = progress.fences().into_iter().collect();
+        Reader {
+            source,
+            limit,
+            merge: Merge::default(),
+            progress,
+            work,
+            free,
+            committed,
+            asks,
+            current: None,
+            entries: vec![],
+            waiting: vec![],
+            told: HashMap::new(),
+            told_before,
+            inside: false,
+            pause: None,
+            standing: false,
+            finished: false,
+            metrics,
+            status,
+            busy: Duration::ZERO,
+            reported: Instant::now(),
+        }
+    }
+
+    /// Reads until told to stop. Cancel-safe only in the sense that dropping it ends the run.
+    pub async fn run(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<End> {
+        let mut hasten = tokio::time::interval(Duration::from_millis(20));
+        hasten.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if *shutdown.borrow() {
+                return Ok(End::Shutdown);
+            }
+            self.settle_chunks().await?;
+            if self.finished && self.waiting.is_empty() && self.told.is_empty() && self.told_before.is_empty() {
+                self.flush_entries().await?;
+                return Ok(End::Complete);
+            }
+            if self.current.is_none() {
+                self.current = self.free.try_recv().ok();
+            }
+            let batch = if self.standing { None } else { self.current.as_mut() };
+            let waits = !self.waiting.is_empty() || !self.told.is_empty();
+            tokio::select! {
+                biased;
+                changed = shutdown.changed() => if changed.is_err() { return Ok(End::Shutdown) },
+                changed = self.committed.changed() => {
+                    changed.map_err(|_| writer_gone())?;
+                    self.source.confirm(&self.committed.borrow_and_update().position.clone());
+                    self.status.output_moved();
+                }
+                Some(ask) = self.asks.recv() => self.answer(ask).await?,
+                batch = self.free.recv(), if self.current.is_none() => match batch {
+                    Some(batch) => self.current = Some(batch),
+                    None => return Err(writer_gone()),
+                },
+                _ = hasten.tick(), if waits => self.source.hasten(),
+                done = advance(&mut *self.source, batch, self.limit, &mut self.busy) => {
+                    done?;
+                    if let Some(batch) = self.current.take() {
+                        self.post(batch).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last word to the database, after the writer has ended in order.
+    pub async fn close(mut self) -> Result<()> {
+        let position = self.committed.borrow().position.clone();
+        if !position.0.is_empty() {
+            self.source.confirm(&position);
+        }
+        self.source.close().await
+    }
+
+    /// Closes the queue to the writer, so that it drains and ends.
+    pub fn close_queue(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.work = closed;
+    }
+
+    async fn send(&mut self, work: Work) -> Result<()> {
+        // Never waits: there are fewer batches and permits than places in the queue.
+        self.work.send(work).await.map_err(|_| writer_gone())
+    }
+
+    async fn flush_entries(&mut self) -> Result<()> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        let entries = std::mem::take(&mut self.entries);
+        self.send(Work::State(entries)).await
+    }
+
+    /// Hands a filled batch to the writer.
+    async fn post(&mut self, mut batch: Batch) -> Result<()> {
+        self.metrics.busy(Stage::Fill, std::mem::take(&mut self.busy));
+        self.inside = matches!(batch.cut, Cut::Inside(_));
+        if batch.cut == Cut::Open {
+            return Err(Error::bug("a source ended a batch without a cut"));
+        }
+        if !batch.changes.is_empty() {
+            self.status.source_moved();
+            if !self.told.is_empty() || !self.told_before.is_empty() {
+                self.drop_told(&mut batch)?;
+            }
+            if !self.merge.is_idle() {
+                let source = &*self.source;
+                for (table, keys) in self.merge.observe(&batch, &|txn| source.txn_id(txn))? {
+                    let entries = self.progress.store_seen(&table, &keys)?;
+                    self.entries.extend(entries);
+                }
+            }
+        }
+        let entries = std::mem::take(&mut self.entries);
+        self.send(Work::Stream(batch, entries)).await
+    }
+
+    /// Takes out changes of tables without key which the reading of the whole table has already told.
+    fn drop_told(&mut self, batch: &mut Batch) -> Result<()> {
+        for (index, schema) in batch.tables.iter().enumerate() {
+            let Some(fence) = self.told.get(&schema.id).or_else(|| self.told_before.get(&schema.id.to_string())) else {
+                continue;
+            };
+            let mut seen = Vec::with_capacity(batch.txns.len());
+            for txn in &batch.txns {
+                seen.push(!self.source.hidden(fence, self.source.txn_id(txn))?);
+            }
+            batch.changes.retain(|c| c.table as usize != index || !seen.get(c.txn as usize).copied().unwrap_or(false));
+        }
+        Ok(())
+    }
+
+    /// At the end of a source transaction with nothing in hand?
+    fn between(&self) -> bool {
+        !self.inside && self.current.as_ref().is_none_or(Batch::is_empty)
+    }
+
+    /// Places every chunk whose fence has been passed; lets go of fences that have been passed; stands if asked to.
+    async fn settle_chunks(&mut self) -> Result<()> {
+        if !self.between() {
+            return Ok(());
+        }
+        let mut i = 0;
+        while i < self.waiting.len() {
+            if self.source.passed(&self.waiting[i].chunk.fence)? {
+                let waiting = self.waiting.remove(i);
+                self.place(waiting).await?;
+            } else {
+                i += 1;
+            }
+        }
+        if !self.told.is_empty() || !self.told_before.is_empty() {
+            self.release_told()?;
+        }
+        if let Some(reply) = self.pause.take() {
+            self.standing = true;
+            // When the asker is gone, so is the run.
+            let _gone = reply.send(());
+        }
+        Ok(())
+    }
+
+    fn release_told(&mut self) -> Result<()> {
+        let mut passed = vec![];
+        for (table, fence) in &self.told {
+            if self.source.passed(fence)? {
+                passed.push((table.to_string(), Some(table.clone())));
+            }
+        }
+        for (table, fence) in &self.told_before {
+            if self.source.passed(fence)? {
+                passed.push((table.clone(), None));
+            }
+        }
+        for (name, id) in passed {
+            match id {
+                Some(id) => self.told.remove(&id),
+                None => self.told_before.remove(&name),
+            };
+            let entries = self.progress.set_named(&name, TableState::Done { rows: 0 })?;
+            self.entries.extend(entries);
+        }
+        Ok(())
+    }
+
+    async fn place(&mut self, waiting: Waiting) -> Result<()> {
+        let Waiting { mut chunk, job, reread, reader, permit, reply } = waiting;
+        let source = &*self.source;
+        let fence = chunk.fence.clone();
+        let read = chunk.batch.changes.len() as u64;
+        let verdict = self.merge.filter(&mut chunk, &|txn| source.hidden(&fence, txn))?;
+        let rows = match verdict {
+            Verdict::Again => {
+                let _gone = reply.send(Placed { reader, refused: true, keys: vec![] });
+                return Ok(());
+            }
+            Verdict::Accept(rows) => rows,
+        };
+        let mut keys = vec![];
+        if let Some(rows) = rows {
+            for i in 0..rows.changes.len() {
+                keys.push(reader.key(&rows, i)?);
+            }
+        }
+        let (entries, ended) = self.progress.advance(&job, chunk.last.clone(), keys.clone(), read, reread)?;
+        self.entries.extend(entries);
+        if ended {
+            self.merge.end(&job.table);
+            tracing::info!(table = %job.table, "snapshot of the table is complete");
+        }
+        self.metrics.snapshot_chunk(&job.table, read);
+        self.report();
+        let entries = std::mem::take(&mut self.entries);
+        self.send(Work::Chunk { batch: chunk.batch, entries, hold: false, permit }).await?;
+        let _gone = reply.send(Placed { reader, refused: false, keys });
+        Ok(())
+    }
+
+    /// Tells how far the snapshot has come: the state, the log now and then.
+    fn report(&mut self) {
+        let left = self.progress.unfinished().len();
+        self.metrics.snapshot_tables_left(left);
+        if left == 0 && self.status.phase() == Phase::Snapshotting {
+            self.status.set_phase(Phase::Streaming);
+            tracing::info!("snapshot is complete; streaming");
+        } else if self.reported.elapsed() > Duration::from_secs(10) {
+            self.reported = Instant::now();
+            let (rows, estimate) = self.metrics.snapshot_rows();
+            tracing::info!(tables_left = left, rows, rows_estimate = estimate, "snapshot goes on");
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask) -> Result<()> {
+        match ask {
+            Ask::Begin { found, first, reply } => {
+                let begun = self.begin(found, first)?;
+                let _gone = reply.send(begun);
+            }
+            Ask::Plan { table, ranges, reply } => {
+                let entries = self.progress.plan(&table, ranges)?;
+                self.entries.extend(entries);
+                let _gone = reply.send(self.progress.jobs(&table));
+                self.report();
+            }
+            Ask::Chunk { chunk, job, reread, reader, permit, reply } => {
+                self.waiting.push(Waiting { chunk, job, reread, reader, permit, reply });
+                self.source.hasten();
+            }
+            Ask::Pause(reply) => self.pause = Some(reply),
+            Ask::Resume => self.standing = false,
+            Ask::Whole { table, chunk, last, permit } => {
+                let hold = last.is_none();
+                self.metrics.snapshot_chunk(&table, chunk.batch.changes.len() as u64);
+                if let Some(fence) = last {
+                    let state = TableState::Whole { fence: fence.0.clone() };
+                    let entries = self.progress.set(&table, state)?;
+                    self.entries.extend(entries);
+                    self.told.insert(table, fence);
+                }
+                let entries = if hold { vec![] } else { std::mem::take(&mut self.entries) };
+                self.send(Work::Chunk { batch: chunk.batch, entries, hold, permit }).await?;
+            }
+            Ask::Finished => self.finished = true,
+        }
+        Ok(())
+    }
+
+    /// Decides which of the tables found are read, and remembers their streamed keys from now on.
+    fn begin(&mut self, found: Vec<TableFound>, first: bool) -> Result<Begun> {
+        let mut begun = Begun::default();
+        for table in found {
+            let known = self.progress.get(&table.id);
+            let read = match known {
+                None => first || table.added,
+                // Dropped from the log and added again (a table made anew): what was written between is in no log.
+                Some(TableState::Done { .. } | TableState::Skipped) => table.added && !first,
+                Some(TableState::Whole { .. }) => false,
+                Some(TableState::Reading { .. }) => {
+                    if first {
+                        let seen = self.progress.take_seen(&table.id);
+                        self.merge.begin(table.id.clone(), seen);
+                        begun.jobs.extend(self.progress.jobs(&table.id));
+                        self.metrics.snapshot_table(&table.id, table.rows_estimate);
+                        if begun.jobs.is_empty() {
+                            tracing::warn!(table = %table.id, "nothing is left to read of a table said to be unfinished");
+                        }
+                    }
+                    continue;
+                }
+            };
+            if !read {
+                if known.is_none() {
+                    // The log carried the table from its creation on: the stream has told all of it.
+                    let entries = self.progress.set(&table.id, TableState::Skipped)?;
+                    self.entries.extend(entries);
+                }
+                continue;
+            }
+            tracing::info!(table = %table.id, rows_estimate = table.rows_estimate, keyed = table.keyed, "snapshot begins");
+            self.metrics.snapshot_table(&table.id, table.rows_estimate);
+            if table.keyed {
+                self.merge.begin(table.id.clone(), []);
+                begun.plan.push(table);
+            } else {
+                begun.whole.push(table);
+            }
+        }
+        if !(begun.plan.is_empty() && begun.jobs.is_empty() && begun.whole.is_empty()) {
+            self.status.set_phase(Phase::Snapshotting);
+        } else if first {
+            self.status.set_phase(Phase::Streaming);
+        }
+        Ok(begun)
+    }
+}

@@ -1,0 +1,262 @@
+//! One pipeline's life: start-up, run, and what follows from how it ended.
+//!
+//! There is one path for start, restart, failover and recovery: open the sink (which fences every older owner), read the
+//! state back, open the source there, run. Any error drops both workers and comes back here; how long to wait is decided
+//! by the error's own `retry`. Nothing is repaired in place.
+
+use super::{
+    reader::{BATCHES, End, Reader},
+    snapshot::Reading,
+    writer::{Committed, Work, Writer},
+};
+use crate::{
+    config::resolved::{Pipeline, SnapshotMode},
+    metrics::PipelineMetrics,
+    sink::{self, Sink},
+    state::State,
+    status::{Phase, PipelineStatus},
+};
+use seachange_sdk::{Batch, Configured, Error, Kind, Limit, Position, Result, Retry};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Longest delay before a pipeline starts again by itself.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long an orderly end may take before it becomes a disorderly one (which loses only work).
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Runs a pipeline until shutdown, completion, or an error after which going on would lose or invent data. `true` when it
+/// ended in order.
+pub async fn supervise(
+    pipeline: Pipeline,
+    kafka: Option<crate::config::resolved::Kafka>,
+    metrics: Arc<PipelineMetrics>,
+    status: Arc<PipelineStatus>,
+    mut shutdown: watch::Receiver<bool>,
+) -> bool {
+    let mut delay = pipeline.limits.retry_first;
+    loop {
+        status.set_phase(Phase::Starting);
+        let commits = Arc::new(AtomicBool::new(false));
+        let ended = run(&pipeline, kafka.as_ref(), &metrics, &status, &mut shutdown, &commits).await;
+        let error = match ended {
+            Ok(End::Complete) => {
+                tracing::info!("complete: everything that was there has been read");
+                status.set_phase(Phase::Done);
+                return true;
+            }
+            Ok(End::Shutdown) => {
+                tracing::info!("stopped");
+                status.set_phase(Phase::Done);
+                return true;
+            }
+            Err(e) => e,
+        };
+        metrics.error(error.kind(), error.side());
+        status.failed(&error);
+        if commits.load(Ordering::Relaxed) {
+            // It had worked: this is a new trouble, not the old one again.
+            delay = pipeline.limits.retry_first;
+        }
+        let wait = match error.retryable() {
+            Retry::Never => {
+                let fix = error.remedy().unwrap_or("see the log");
+                tracing::error!(kind = error.kind().name(), side = error.side().name(), fix, "{error}; the pipeline stays stopped until the process is started again");
+                return false;
+            }
+            Retry::Operator => RETRY_MAX,
+            Retry::Backoff => delay,
+        };
+        let fix = error.remedy().unwrap_or("");
+        tracing::error!(kind = error.kind().name(), side = error.side().name(), fix, retry_in = ?wait, "{error}");
+        metrics.restart();
+        delay = (delay * 2).min(RETRY_MAX);
+        tokio::select! {
+            _ = tokio::time::sleep(wait) => {}
+            _ = shutdown.wait_for(|s| *s) => return true,
+        }
+    }
+}
+
+/// One run, from start-up to its end.
+async fn run(
+    pipeline: &Pipeline,
+    kafka: Option<&crate::config::resolved::Kafka>,
+    metrics: &Arc<PipelineMetrics>,
+    status: &Arc<PipelineStatus>,
+    shutdown: &mut watch::Receiver<bool>,
+    commits: &Arc<AtomicBool>,
+) -> Result<End> {
+    let started = Instant::now();
+    let give_up = Arc::new(AtomicBool::new(false));
+    let _stop_blocked_calls = SetOnDrop(give_up.clone());
+    // 1, 2: fence, then read back.
+    let built = sink::build(pipeline, kafka, give_up.clone())?;
+    let (sink, mut state) = tokio::select! {
+        opened = open_sink(built) => opened?,
+        _ = shutdown.wait_for(|s| *s) => return Ok(End::Shutdown),
+    };
+    let resume = state.checkpoint.as_ref().map(|c| c.position.clone());
+    if let Some(p) = &resume {
+        tracing::info!(position = %pipeline.source.describe_position(p), "going on where the last commit ended");
+    }
+    // 3, 4: open the source there.
+    let opened = tokio::select! {
+        opened = pipeline.source.open(resume.as_ref()) => opened?,
+        _ = shutdown.wait_for(|s| *s) => return Ok(End::Shutdown),
+    };
+    let sequence = state.checkpoint.as_ref().map_or(0, |c| c.sequence);
+    tracing::info!(
+        source = %pipeline.source.describe(),
+        position = %pipeline.source.describe_position(&opened.position),
+        start_ms = started.elapsed().as_millis() as u64,
+        "streaming"
+    );
+
+    let (work_in, work_out) = mpsc::channel::<Work>(BATCHES + pipeline.snapshot.parallel * 2 + 8);
+    let (free_in, free_out) = mpsc::unbounded_channel::<Batch>();
+    for _ in 0..BATCHES {
+        let _open = free_in.send(Batch::default());
+    }
+    let (committed_in, committed_out) =
+        watch::channel(Committed { position: resume.clone().unwrap_or_default(), count: 0 });
+    let (ask_in, ask_out) = mpsc::channel(pipeline.snapshot.parallel + 1);
+
+    if resume.is_none() {
+        // The place where the stream starts becomes durable before anything else does.
+        let first: Position = opened.position.clone();
+        work_in
+            .send(Work::Stream(Batch { cut: seachange_sdk::Cut::Txn(first), ..Batch::default() }, vec![]))
+            .await
+            .map_err(|_| Error::bug("the queue to the writer is closed at start"))?;
+    }
+    let writer = Writer::new(pipeline, sink, sequence, opened.position.clone(), metrics.clone(), free_in, committed_in)?;
+    let runtime = tokio::runtime::Handle::current();
+    let span = tracing::Span::current();
+    let (wrote_in, mut wrote) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("w:{}", pipeline.name))
+        .spawn(move || {
+            let _entered = span.enter();
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(work_out, &runtime)));
+            let _gone = wrote_in.send(result.unwrap_or_else(|_| Err(Error::bug("the writer panicked"))));
+        })
+        .map_err(|e| Error::bug("cannot start a thread").cause(e))?;
+
+    let limit = Limit {
+        bytes: pipeline.limits.batch_bytes,
+        changes: 16_384,
+        row_bytes: pipeline.limits.row_bytes_max,
+        txn_tables: pipeline.format.transaction,
+    };
+    let mut reader = Reader::new(
+        opened.source,
+        limit,
+        &mut state,
+        work_in,
+        free_out,
+        committed_out.clone(),
+        ask_out,
+        metrics.clone(),
+        status.clone(),
+    );
+    status.set_phase(Phase::Streaming);
+    let reading = Reading::new(opened.snapshotter, pipeline.snapshot.clone(), pipeline.limits.clone(), ask_in);
+    let mut reading = Task(tokio::spawn(tracing::Instrument::in_current_span(reading.run())));
+    let _polling = Task(tokio::spawn(tracing::Instrument::in_current_span(poll_status(
+        pipeline.source.clone(),
+        metrics.clone(),
+    ))));
+
+    let ended = tokio::select! {
+        ended = reader.run(shutdown) => ended,
+        failed = failure(&mut reading, pipeline.snapshot.mode) => Err(failed),
+    };
+    commits.store(committed_out.borrow().count > 0, Ordering::Relaxed);
+    status.set_phase(Phase::Draining);
+    drop(reading);
+    reader.close_queue();
+    if ended.is_err() {
+        give_up.store(true, Ordering::Relaxed);
+    }
+    let wrote = match tokio::time::timeout(DRAIN, &mut wrote).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(Error::bug("the writer ended without a word")),
+        Err(_) => {
+            give_up.store(true, Ordering::Relaxed);
+            Err(Error::sink(Kind::Sink, format!("the last commit did not end within {} s", DRAIN.as_secs())))
+        }
+    };
+    match (ended, wrote) {
+        // The writer's error is the cause; the reader only found it gone.
+        (Err(e), Err(w)) if e.kind() == Kind::Bug => Err(w),
+        (Err(e), _) => Err(e),
+        (Ok(_), Err(w)) => Err(w),
+        (Ok(end), Ok(())) => {
+            match tokio::time::timeout(Duration::from_secs(5), reader.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => tracing::warn!(error = %e, "the source was not told the last position; the next start tells it"),
+                Err(_) => tracing::warn!("the source did not answer the last word; the next start tells it"),
+            }
+            Ok(end)
+        }
+    }
+}
+
+/// Opens the sink on a thread that may block, and reads the state back.
+async fn open_sink(mut sink: Box<dyn Sink>) -> Result<(Box<dyn Sink>, State)> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let stored = sink.open()?;
+        Ok::<_, Error>((sink, stored))
+    });
+    let (sink, stored) = opened.await.map_err(|e| Error::bug("opening the sink panicked").cause(e))??;
+    Ok((sink, State::load(&stored)?))
+}
+
+/// Waits for the snapshot to fail. An end in order is no failure: the reader goes on.
+async fn failure(reading: &mut Task<Result<()>>, mode: SnapshotMode) -> Error {
+    match (&mut reading.0).await {
+        Ok(Err(e)) => e,
+        Err(e) => Error::bug("the snapshot panicked").cause(e),
+        Ok(Ok(())) => {
+            if mode != SnapshotMode::Only {
+                return Error::bug("the snapshot ended by itself");
+            }
+            std::future::pending().await
+        }
+    }
+}
+
+/// Asks the database now and then where the pipeline stands in its log. A failure here disturbs nothing but the figures.
+async fn poll_status(source: Arc<dyn Configured>, metrics: Arc<PipelineMetrics>) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        match source.status().await {
+            Ok(status) => metrics.source_status(&status),
+            Err(e) => tracing::debug!(error = %e, "the source's status could not be read"),
+        }
+    }
+}
+
+struct SetOnDrop(Arc<AtomicBool>);
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A task that ends with its owner.
+struct Task<T>(tokio::task::JoinHandle<T>);
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,302 @@
+//! The writer: encodes batches, hands records to the sink, and decides when what was handed over becomes durable.
+//!
+//! It runs on a thread of its own, because encoding is work for a CPU and a client library's transaction calls block.
+//! It owns the encoder, the arena and the sink; nobody else touches them. Work arrives in order on one queue, and the
+//! position of the newest work is what a commit makes durable, in the same transaction as the records: that is the whole
+//! of "exactly once" on this side.
+//!
+//! When it commits:
+//!
+//! | the newest work ends | commit |
+//! | --- | --- |
+//! | at the end of a source transaction, and nothing more is queued | at once: an idle pipeline adds no latency |
+//! | there, and more is queued | when the open Kafka transaction has `commit_bytes` or is `commit_interval` old |
+//! | inside a source transaction | only above `txn_bytes_max`, or when the Kafka transaction nears its timeout |
+//! | inside a table without key that is being read | never before its end |
+//! | with a position but no change (keepalive) | every `idle_interval` |
+//!
+//! After an error nothing is repaired here: the thread ends, and start-up asks the sink what became of it.
+
+use super::crash;
+use crate::{
+    config::resolved::{Limits, Pipeline},
+    format::{Clock, Encoder},
+    metrics::{PipelineMetrics, Stage},
+    sink::{Entries, Records, Sink},
+    state::{self, Checkpoint},
+};
+use seachange_sdk::{Batch, Cut, Error, Kind, Position, Result, Retry};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+
+/// What the reader hands to the writer.
+#[derive(Debug)]
+pub enum Work {
+    /// Streamed changes, with state to store beside them.
+    Stream(Batch, Entries),
+    /// Rows of a snapshot.
+    Chunk {
+        /// The rows.
+        batch: Batch,
+        /// The snapshot's progress.
+        entries: Entries,
+        /// More of the same table follows that must be in the same Kafka transaction.
+        hold: bool,
+        /// Given back when the chunk has been handed to the sink: bounds how many are under way.
+        permit: OwnedSemaphorePermit,
+    },
+    /// State alone.
+    State(Entries),
+}
+
+/// What the writer tells after each commit.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// Everything up to here is durable.
+    pub position: Position,
+    /// How many commits there have been since this run began.
+    pub count: u64,
+}
+
+/// Since the last commit.
+#[derive(Default)]
+struct Open {
+    bytes: usize,
+    records: usize,
+    since: Option<Instant>,
+    entries: Entries,
+    position: Option<Position>,
+    inside: bool,
+    held: bool,
+    /// Commit time at the source of the newest change.
+    newest_us: i64,
+}
+
+/// The writer's end of a pipeline.
+pub struct Writer {
+    encoder: Encoder,
+    records: Records,
+    sink: Box<dyn Sink>,
+    limits: Limits,
+    transaction_timeout: Duration,
+    metrics: Arc<PipelineMetrics>,
+    free: mpsc::UnboundedSender<Batch>,
+    committed: watch::Sender<Committed>,
+    sequence: u64,
+    position: Position,
+    last_commit: Instant,
+    open: Open,
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
+impl Writer {
+    /// A writer that goes on after `checkpoint`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        pipeline: &Pipeline,
+        sink: Box<dyn Sink>,
+        sequence: u64,
+        position: Position,
+        metrics: Arc<PipelineMetrics>,
+        free: mpsc::UnboundedSender<Batch>,
+        committed: watch::Sender<Committed>,
+    ) -> Result<Writer> {
+        let transaction_timeout = match &pipeline.sink {
+            crate::config::resolved::Sink::Kafka(k) => k.transaction_timeout,
+            _ => Duration::MAX,
+        };
+        Ok(Writer {
+            encoder: Encoder::new(&pipeline.name, &pipeline.source.database(), &pipeline.format, &pipeline.topics)?,
+            records: Records::default(),
+            sink,
+            limits: pipeline.limits.clone(),
+            transaction_timeout,
+            metrics,
+            free,
+            committed,
+            sequence,
+            position,
+            last_commit: Instant::now(),
+            open: Open::default(),
+        })
+    }
+
+    /// Writes until the queue is closed, then commits what may be committed. Called on the writer's own thread.
+    pub fn run(mut self, queue: mpsc::Receiver<Work>, runtime: &tokio::runtime::Handle) -> Result<()> {
+        let result = self.work(queue, runtime);
+        if result.is_err() || self.open.bytes > 0 {
+            // Not needed for correctness: the next start fences and aborts. It spares readers the wait.
+            if let Err(e) = self.sink.abort() {
+                tracing::debug!(error = %e, "abort failed; the next start resolves it");
+            }
+        }
+        result
+    }
+
+    fn work(&mut self, mut queue: mpsc::Receiver<Work>, runtime: &tokio::runtime::Handle) -> Result<()> {
+        loop {
+            let work = match queue.try_recv() {
+                Ok(work) => Some(work),
+                Err(mpsc::error::TryRecvError::Disconnected) => break,
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    if self.due(true) {
+                        self.commit()?;
+                        continue;
+                    }
+                    match runtime.block_on(async { tokio::time::timeout(self.patience(), queue.recv()).await }) {
+                        Ok(Some(work)) => Some(work),
+                        Ok(None) => break,
+                        Err(_) => None,
+                    }
+                }
+            };
+            if let Some(work) = work {
+                self.take(work)?;
+            }
+            self.metrics.queue(queue.len());
+            if self.open.held && self.age() > self.transaction_timeout / 2 {
+                return Err(Error::sink(
+                    Kind::Limit,
+                    "a table without key takes longer to read than one Kafka transaction may last",
+                )
+                .retry(Retry::Operator)
+                .fix("raise sink.transaction_timeout (and the brokers' transaction.max.timeout.ms), give the table a key, or exclude it"));
+            }
+            if self.due(queue.is_empty()) {
+                self.commit()?;
+            }
+        }
+        if !self.open.inside && !self.open.held && self.anything() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// How long to wait for work before `due` must be asked again.
+    fn patience(&self) -> Duration {
+        let longest = if self.open.since.is_some() { self.limits.commit_interval } else { self.limits.idle_interval };
+        longest.clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    fn age(&self) -> Duration {
+        self.open.since.map_or(Duration::ZERO, |t| t.elapsed())
+    }
+
+    fn anything(&self) -> bool {
+        self.open.records > 0 || !self.open.entries.is_empty() || self.open.position.is_some()
+    }
+
+    /// Is a commit due? See the table above.
+    fn due(&self, nothing_queued: bool) -> bool {
+        let o = &self.open;
+        if o.held || !self.anything() {
+            return false;
+        }
+        if o.inside {
+            return o.records > 0 && (o.bytes >= self.limits.txn_bytes_max || self.age() > self.transaction_timeout / 3);
+        }
+        if o.records == 0 && o.entries.is_empty() {
+            return self.last_commit.elapsed() >= self.limits.idle_interval;
+        }
+        nothing_queued || o.bytes >= self.limits.commit_bytes || self.age() >= self.limits.commit_interval
+    }
+
+    fn take(&mut self, work: Work) -> Result<()> {
+        match work {
+            Work::State(entries) => {
+                self.open.entries.extend(entries);
+                self.open.since.get_or_insert_with(Instant::now);
+            }
+            Work::Stream(batch, entries) => {
+                self.append(&batch)?;
+                self.open.entries.extend(entries);
+                match &batch.cut {
+                    Cut::Txn(p) | Cut::Idle(p) => {
+                        self.open.position = Some(p.clone());
+                        self.open.inside = false;
+                    }
+                    Cut::Inside(p) => {
+                        self.open.position = Some(p.clone());
+                        self.open.inside = true;
+                    }
+                    Cut::Open => return Err(Error::bug("a batch without a cut reached the writer")),
+                }
+                if let Some(txn) = batch.txns.last() {
+                    self.open.newest_us = txn.ts_us;
+                } else if matches!(batch.cut, Cut::Idle(_)) {
+                    self.open.newest_us = 0;
+                }
+                self.recycle(batch);
+            }
+            Work::Chunk { batch, entries, hold, permit } => {
+                self.append(&batch)?;
+                self.open.entries.extend(entries);
+                self.open.held = hold;
+                drop(permit);
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<()> {
+        if batch.changes.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        self.encoder.encode(batch, Clock::now(), &mut self.records)?;
+        let encoded = Instant::now();
+        crash::point("encoded");
+        self.sink.append(&self.records)?;
+        crash::point("appended");
+        self.metrics.busy(Stage::Encode, encoded - started);
+        self.metrics.busy(Stage::Append, encoded.elapsed());
+        self.open.bytes += self.records.buf.len();
+        self.open.records += self.records.items.len();
+        self.open.since.get_or_insert(started);
+        self.records.clear();
+        let metrics = &self.metrics;
+        self.encoder.drain_counts(&mut |table, events, bytes| metrics.record_table(table, events, bytes));
+        Ok(())
+    }
+
+    fn recycle(&mut self, mut batch: Batch) {
+        batch.clear();
+        // The reader may be gone already: then nobody needs the batch.
+        let _gone = self.free.send(batch);
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let open = std::mem::take(&mut self.open);
+        let mut entries = open.entries;
+        let position = open.position.unwrap_or_else(|| self.position.clone());
+        let checkpoint =
+            Checkpoint { sequence: self.sequence + 1, position: position.clone(), time_ms: now_us() / 1000 };
+        entries.push(state::checkpoint_entry(&checkpoint)?);
+        crash::point("before-commit");
+        self.sink.commit(&entries)?;
+        crash::point("after-commit");
+        self.sequence += 1;
+        self.position = position.clone();
+        self.last_commit = Instant::now();
+        // A transaction that goes on is still open at the source, though what we have of it is durable.
+        self.open.inside = open.inside;
+        let spent = started.elapsed();
+        self.metrics.busy(Stage::Commit, spent);
+        self.metrics.commit(spent, open.bytes, open.records);
+        let lag = if open.newest_us == 0 { 0 } else { (now_us() - open.newest_us).max(0) };
+        self.metrics.lag_seconds(lag as f64 / 1e6);
+        self.committed.send_modify(|c| {
+            c.position = position;
+            c.count += 1;
+        });
+        crash::point("after-confirm");
+        Ok(())
+    }
+}
