@@ -209,4 +209,4 @@ fn rows_of(batch: &Batch, rows: &[Change]) -> Batch {
 
 #[cfg(test)]
 #[path = "merge_model.rs"]
-mod model;
+pub(super) mod model;

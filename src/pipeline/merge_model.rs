@@ -11,41 +11,41 @@ use seachange_sdk::{
 };
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
-struct Rng(u64);
+pub(in crate::pipeline) struct Rng(pub(in crate::pipeline) u64);
 impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(in crate::pipeline) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % n
     }
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(in crate::pipeline) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
-const KEYS: u64 = 6;
+pub(in crate::pipeline) const KEYS: u64 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Write {
+pub(in crate::pipeline) enum Write {
     Put { version: u64, partial: bool },
     Delete,
 }
 
 #[derive(Clone, Debug)]
-struct Transaction {
-    id: TxnId,
-    writes: BTreeMap<u64, Write>,
+pub(in crate::pipeline) struct Transaction {
+    pub(in crate::pipeline) id: TxnId,
+    pub(in crate::pipeline) writes: BTreeMap<u64, Write>,
 }
 
 #[derive(Default)]
-struct Database {
-    next: TxnId,
-    versions: BTreeMap<u64, u64>,
-    open: Vec<Transaction>,
-    log: Vec<Transaction>,
-    invisible: BTreeSet<TxnId>,
-    rows: BTreeMap<u64, u64>,
+pub(in crate::pipeline) struct Database {
+    pub(in crate::pipeline) next: TxnId,
+    pub(in crate::pipeline) versions: BTreeMap<u64, u64>,
+    pub(in crate::pipeline) open: Vec<Transaction>,
+    pub(in crate::pipeline) log: Vec<Transaction>,
+    pub(in crate::pipeline) invisible: BTreeSet<TxnId>,
+    pub(in crate::pipeline) rows: BTreeMap<u64, u64>,
 }
 
 impl Database {
@@ -54,7 +54,7 @@ impl Database {
         let unseen = self.log.iter().filter(|t| self.invisible.contains(&t.id)).flat_map(|t| t.writes.keys());
         open.chain(unseen).copied().collect()
     }
-    fn begin(&mut self, rng: &mut Rng) {
+    pub(in crate::pipeline) fn begin(&mut self, rng: &mut Rng) {
         let locked = self.locked();
         let mut writes = BTreeMap::new();
         for _ in 0..1 + rng.below(2) {
@@ -83,7 +83,7 @@ impl Database {
             self.open.push(Transaction { id: self.next, writes });
         }
     }
-    fn commit(&mut self, rng: &mut Rng) {
+    pub(in crate::pipeline) fn commit(&mut self, rng: &mut Rng) {
         if !self.open.is_empty() {
             let i = rng.below(self.open.len() as u64) as usize;
             let t = self.open.remove(i);
@@ -91,7 +91,7 @@ impl Database {
             self.log.push(t);
         }
     }
-    fn reveal(&mut self, rng: &mut Rng) {
+    pub(in crate::pipeline) fn reveal(&mut self, rng: &mut Rng) {
         let Some(id) = self.invisible.iter().nth(rng.below(self.invisible.len().max(1) as u64) as usize).copied() else {
             return;
         };
@@ -105,14 +105,14 @@ impl Database {
         }
     }
     /// Everything not visible now, and everything not begun.
-    fn fence(&self) -> (BTreeSet<TxnId>, TxnId) {
+    pub(in crate::pipeline) fn fence(&self) -> (BTreeSet<TxnId>, TxnId) {
         let mut unseen = self.invisible.clone();
         unseen.extend(self.open.iter().map(|t| t.id));
         (unseen, self.next)
     }
 }
 
-fn schema() -> Arc<TableSchema> {
+pub(in crate::pipeline) fn schema() -> Arc<TableSchema> {
     fn text<'a>(_: &'a seachange_sdk::Param, b: &'a [u8]) -> Result<Value<'a>> {
         Ok(Value::Text(std::str::from_utf8(b).expect("model").into()))
     }
@@ -133,7 +133,7 @@ fn schema() -> Arc<TableSchema> {
     })
 }
 
-fn push(batch: &mut Batch, text: &mut Vec<u8>, op: Op, key: u64, version: u64, partial: bool, txn: u32) {
+pub(in crate::pipeline) fn push(batch: &mut Batch, text: &mut Vec<u8>, op: Op, key: u64, version: u64, partial: bool, txn: u32) {
     let start = batch.cells.len() as u32;
     for part in [key, version] {
         let off = text.len() as u32;
@@ -146,7 +146,7 @@ fn push(batch: &mut Batch, text: &mut Vec<u8>, op: Op, key: u64, version: u64, p
     batch.changes.push(Change { op, table: 0, chunk: 0, before, after, txn, at: 0, order: 1, table_order: 1 });
 }
 
-fn txn(id: TxnId) -> Txn {
+pub(in crate::pipeline) fn txn(id: TxnId) -> Txn {
     Txn {
         id,
         ts_us: 0,
@@ -160,7 +160,7 @@ fn txn(id: TxnId) -> Txn {
     }
 }
 
-fn streamed(table: &Arc<TableSchema>, t: &Transaction) -> Batch {
+pub(in crate::pipeline) fn streamed(table: &Arc<TableSchema>, t: &Transaction) -> Batch {
     let mut batch = Batch { tables: vec![table.clone()], txns: vec![txn(t.id)], ..Batch::default() };
     let mut text = vec![];
     for (key, write) in &t.writes {
@@ -259,7 +259,7 @@ fn schedule(seed: u64, limit: Option<usize>) {
         settled |= !waits;
         if rng.chance(2) && limit.is_none() {
             // Killed and started again: the chunk under way is lost, what was stored is not.
-            pending = None;
+            again.extend(pending.take().and_then(|r| r.keys).unwrap_or_default());
             merge = Merge::default();
             merge.begin(table.id.clone(), stored.clone());
         }
@@ -314,7 +314,7 @@ fn schedule(seed: u64, limit: Option<usize>) {
     }
 }
 
-fn step(db: &mut Database, rng: &mut Rng) {
+pub(in crate::pipeline) fn step(db: &mut Database, rng: &mut Rng) {
     match rng.below(10) {
         0..4 => db.begin(rng),
         4..7 => db.commit(rng),

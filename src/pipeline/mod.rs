@@ -14,6 +14,8 @@ mod crash;
 mod merge;
 mod progress;
 mod reader;
+#[cfg(test)]
+mod sim;
 mod snapshot;
 mod supervise;
 mod writer;
@@ -31,9 +33,10 @@ pub async fn run(config: Config, board: Arc<Board>, shutdown: watch::Receiver<bo
         let metrics = Arc::new(PipelineMetrics::new(&pipeline.name));
         let status = board.pipeline(&pipeline.name);
         let span = tracing::info_span!("pipeline", name = %pipeline.name);
-        tasks.spawn(
-            supervise::supervise(pipeline, config.kafka.clone(), metrics, status, shutdown.clone()).instrument(span),
-        );
+        let (kafka, made_for) = (config.kafka.clone(), pipeline.clone());
+        let make_sink: supervise::MakeSink =
+            Arc::new(move |give_up| crate::sink::build(&made_for, kafka.as_ref(), give_up));
+        tasks.spawn(supervise::supervise(pipeline, make_sink, metrics, status, shutdown.clone()).instrument(span));
     }
     let mut in_order = true;
     while let Some(ended) = tasks.join_next().await {

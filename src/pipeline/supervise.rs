@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::resolved::{Pipeline, SnapshotMode},
     metrics::PipelineMetrics,
-    sink::{self, Sink},
+    sink::Sink,
     state::State,
     status::{Phase, PipelineStatus},
 };
@@ -31,11 +31,14 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long an orderly end may take before it becomes a disorderly one (which loses only work).
 const DRAIN: Duration = Duration::from_secs(15);
 
+/// Makes a sink. The flag, once set, makes blocked calls of the sink give up.
+pub type MakeSink = Arc<dyn Fn(Arc<AtomicBool>) -> Result<Box<dyn Sink>> + Send + Sync>;
+
 /// Runs a pipeline until shutdown, completion, or an error after which going on would lose or invent data. `true` when it
 /// ended in order.
 pub async fn supervise(
     pipeline: Pipeline,
-    kafka: Option<crate::config::resolved::Kafka>,
+    make_sink: MakeSink,
     metrics: Arc<PipelineMetrics>,
     status: Arc<PipelineStatus>,
     mut shutdown: watch::Receiver<bool>,
@@ -44,7 +47,7 @@ pub async fn supervise(
     loop {
         status.set_phase(Phase::Starting);
         let commits = Arc::new(AtomicBool::new(false));
-        let ended = run(&pipeline, kafka.as_ref(), &metrics, &status, &mut shutdown, &commits).await;
+        let ended = run(&pipeline, &make_sink, &metrics, &status, &mut shutdown, &commits).await;
         let error = match ended {
             Ok(End::Complete) => {
                 tracing::info!("complete: everything that was there has been read");
@@ -87,7 +90,7 @@ pub async fn supervise(
 /// One run, from start-up to its end.
 async fn run(
     pipeline: &Pipeline,
-    kafka: Option<&crate::config::resolved::Kafka>,
+    make_sink: &MakeSink,
     metrics: &Arc<PipelineMetrics>,
     status: &Arc<PipelineStatus>,
     shutdown: &mut watch::Receiver<bool>,
@@ -97,7 +100,7 @@ async fn run(
     let give_up = Arc::new(AtomicBool::new(false));
     let _stop_blocked_calls = SetOnDrop(give_up.clone());
     // 1, 2: fence, then read back.
-    let built = sink::build(pipeline, kafka, give_up.clone())?;
+    let built = make_sink(give_up.clone())?;
     let (sink, mut state) = tokio::select! {
         opened = open_sink(built) => opened?,
         _ = shutdown.wait_for(|s| *s) => return Ok(End::Shutdown),
