@@ -26,12 +26,14 @@
 //! The keys are stored with the records (`seen/<table>/<n>`), so that a restart in the middle of a snapshot knows them.
 
 use crate::format::key_hash;
-use crate::state::SeenKey;
 use seachange_sdk::{Batch, Cell, Change, Chunk, Op, Result, Span, TableId, Txn, TxnId, source::key_is_whole};
 use std::collections::HashMap;
 
 /// Keys remembered at most, over all tables of a pipeline: about 50 bytes each.
 pub const REMEMBERED_MAX: usize = 400_000;
+
+/// A key that was streamed, as it is stored: hash, transaction, were values left out?
+pub type SeenKey = (u128, TxnId, bool);
 
 /// What is remembered of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +71,8 @@ impl Merge {
     /// Starts to remember a table's changes, with what an earlier run has stored of them.
     pub fn begin(&mut self, table: TableId, seen: impl IntoIterator<Item = SeenKey>) {
         let remembered = self.tables.entry(table).or_default();
-        for k in seen {
-            remember(remembered, &mut self.count, k.hash, Trace { txn: k.txn, partial: k.partial });
+        for (hash, txn, partial) in seen {
+            remember(remembered, &mut self.count, hash, Trace { txn, partial });
         }
     }
     /// Forgets a table: it has been read.
@@ -107,7 +109,7 @@ impl Merge {
                     if let Some(hash) = key_hash(schema, cells, chunk, &mut self.scratch)? {
                         known = true;
                         remember(remembered, &mut self.count, hash, Trace { txn, partial });
-                        new.push(SeenKey { hash, txn, partial });
+                        new.push((hash, txn, partial));
                     }
                 }
                 if change.op == Op::Truncate || !known {

@@ -27,15 +27,17 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 /// Runs all pipelines until shutdown, or until each has ended. `true` when all ended in order.
-pub async fn run(config: Config, board: Arc<Board>, shutdown: watch::Receiver<bool>) -> Result<bool> {
+pub async fn run(config: Config, board: Board, shutdown: watch::Receiver<bool>) -> Result<bool> {
     let mut tasks = tokio::task::JoinSet::new();
     for pipeline in config.pipelines {
         let metrics = Arc::new(PipelineMetrics::new(&pipeline.name));
-        let status = board.pipeline(&pipeline.name);
+        let status = board
+            .entry(&pipeline.name)
+            .ok_or_else(|| seachange_sdk::Error::bug(format!("pipeline {} is not on the board", pipeline.name)))?;
         let span = tracing::info_span!("pipeline", name = %pipeline.name);
         let (kafka, made_for) = (config.kafka.clone(), pipeline.clone());
         let make_sink: supervise::MakeSink =
-            Arc::new(move |give_up| crate::sink::build(&made_for, kafka.as_ref(), give_up));
+            Arc::new(move |give_up| crate::sink::build(kafka.as_ref(), &made_for, give_up));
         tasks.spawn(supervise::supervise(pipeline, make_sink, metrics, status, shutdown.clone()).instrument(span));
     }
     let mut in_order = true;

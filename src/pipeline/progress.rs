@@ -6,11 +6,12 @@
 
 use crate::{
     sink::Entries,
-    state::{self, RangeState, SeenKey, State, TableState},
+    state::{RangeState, SEEN_KEYS_MAX, Seen, State, TableState},
 };
 use bytes::Bytes;
+use super::merge::SeenKey;
 use seachange_sdk::{Error, Fence, Range, Result, TableId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// A range of a table that remains to be read.
 #[derive(Clone, Debug)]
@@ -31,7 +32,6 @@ pub struct Job {
 #[derive(Default)]
 pub struct Progress {
     tables: BTreeMap<String, TableState>,
-    ids: HashMap<String, TableId>,
     seen: BTreeMap<String, Vec<SeenKey>>,
     seen_next: BTreeMap<String, u64>,
     seen_first: BTreeMap<String, u64>,
@@ -44,7 +44,7 @@ impl Progress {
         for (table, parts) in std::mem::take(&mut state.seen) {
             p.seen_first.insert(table.clone(), parts.iter().map(|(n, _)| *n).min().unwrap_or(0));
             p.seen_next.insert(table.clone(), parts.iter().map(|(n, _)| n + 1).max().unwrap_or(0));
-            p.seen.insert(table, parts.into_iter().flat_map(|(_, keys)| keys).collect());
+            p.seen.insert(table, parts.into_iter().flat_map(|(_, part)| part.keys).collect());
         }
         p
     }
@@ -52,10 +52,10 @@ impl Progress {
     pub fn get(&self, table: &TableId) -> Option<&TableState> {
         self.tables.get(&table.to_string())
     }
-    /// The tables that had been read whole, but whose fence the stream had not passed: with that fence.
+    /// The tables without key that had been read, but whose fence the stream had not passed: with that fence.
     pub fn fences(&self) -> Vec<(String, Fence)> {
         let fence = |(k, t): (&String, &TableState)| match t {
-            TableState::Whole { fence } => Some((k.clone(), Fence(fence.clone()))),
+            TableState::Done { fence: Some(fence), .. } => Some((k.clone(), Fence(fence.clone()))),
             _ => None,
         };
         self.tables.iter().filter_map(fence).collect()
@@ -113,24 +113,21 @@ impl Progress {
         }
         if ranges.iter().all(|r| r.done && r.again.is_empty()) {
             let rows = ranges.iter().map(|r| r.rows).sum();
-            let mut entries = self.set(&job.table, TableState::Done { rows })?;
+            let mut entries = self.set(&job.table, TableState::Done { rows, fence: None })?;
             entries.extend(self.forget_seen(&name));
             return Ok((entries, true));
         }
-        let entry = state::table_entry(&name, &self.tables[&name])?;
+        let entry = self.tables[&name].entry(&name)?;
         Ok((vec![entry], false))
     }
     /// Sets a table's state.
     pub fn set(&mut self, table: &TableId, state: TableState) -> Result<Entries> {
         let name = table.to_string();
-        let entry = state::table_entry(&name, &state)?;
-        self.tables.insert(name.clone(), state);
-        self.ids.insert(name, table.clone());
-        Ok(vec![entry])
+        self.set_named(&name, state)
     }
     /// Sets the state of a table known by its printed name.
     pub fn set_named(&mut self, name: &str, state: TableState) -> Result<Entries> {
-        let entry = state::table_entry(name, &state)?;
+        let entry = state.entry(name)?;
         self.tables.insert(name.to_owned(), state);
         Ok(vec![entry])
     }
@@ -138,15 +135,18 @@ impl Progress {
     pub fn store_seen(&mut self, table: &TableId, keys: &[SeenKey]) -> Result<Entries> {
         let name = table.to_string();
         let next = self.seen_next.entry(name.clone()).or_default();
-        let entry = state::seen_entry(&name, *next, keys)?;
-        *next += 1;
-        Ok(vec![entry])
+        let mut entries = Vec::new();
+        for part in keys.chunks(SEEN_KEYS_MAX) {
+            entries.push(Seen { keys: part.to_vec() }.entry(&name, *next)?);
+            *next += 1;
+        }
+        Ok(entries)
     }
     fn forget_seen(&mut self, name: &str) -> Entries {
         let first = self.seen_first.remove(name).unwrap_or(0);
         let next = self.seen_next.remove(name).unwrap_or(0);
         self.seen.remove(name);
-        (first..next).map(|n| (state::seen_key(name, n), None)).collect()
+        (first..next).map(|n| Seen::forget(name, n)).collect()
     }
     /// Names of tables whose reading has begun and not ended.
     pub fn unfinished(&self) -> Vec<String> {

@@ -17,7 +17,7 @@ use crate::{
     metrics::{PipelineMetrics, Stage},
     sink::Entries,
     state::{State, TableState},
-    status::{PipelineStatus, Phase},
+    status::{Entry as Status, Phase},
 };
 use seachange_sdk::{
     Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId,
@@ -74,9 +74,13 @@ pub struct Reader {
     standing: bool,
     finished: bool,
     metrics: Arc<PipelineMetrics>,
-    status: Arc<PipelineStatus>,
+    status: Arc<Status>,
     busy: Duration,
     reported: Instant,
+    changes_committed: u64,
+    rows_read: u64,
+    rows_estimate: u64,
+    whole_rows: u64,
 }
 
 fn writer_gone() -> Error {
@@ -112,7 +116,7 @@ impl Reader {
         committed: watch::Receiver<Committed>,
         asks: mpsc::Receiver<Ask>,
         metrics: Arc<PipelineMetrics>,
-        status: Arc<PipelineStatus>,
+        status: Arc<Status>,
     ) -> Reader {
         let progress = Progress::load(state);
         let told_before = progress.fences().into_iter().collect();
@@ -138,6 +142,10 @@ impl Reader {
             status,
             busy: Duration::ZERO,
             reported: Instant::now(),
+            changes_committed: 0,
+            rows_read: 0,
+            rows_estimate: 0,
+            whole_rows: 0,
         }
     }
 
@@ -164,8 +172,10 @@ impl Reader {
                 changed = shutdown.changed() => if changed.is_err() { return Ok(End::Shutdown) },
                 changed = self.committed.changed() => {
                     changed.map_err(|_| writer_gone())?;
-                    self.source.confirm(&self.committed.borrow_and_update().position.clone());
-                    self.status.output_moved();
+                    let committed = self.committed.borrow_and_update().clone();
+                    self.source.confirm(&committed.position);
+                    self.status.committed(committed.changes - self.changes_committed);
+                    self.changes_committed = committed.changes;
                 }
                 Some(ask) = self.asks.recv() => self.answer(ask).await?,
                 batch = self.free.recv(), if self.current.is_none() => match batch {
@@ -219,7 +229,6 @@ impl Reader {
             return Err(Error::bug("a source ended a batch without a cut"));
         }
         if !batch.changes.is_empty() {
-            self.status.source_moved();
             if !self.told.is_empty() || !self.told_before.is_empty() {
                 self.drop_told(&mut batch)?;
             }
@@ -231,6 +240,7 @@ impl Reader {
                 }
             }
         }
+        self.status.read(batch.changes.len() as u64);
         let entries = std::mem::take(&mut self.entries);
         self.send(Work::Stream(batch, entries)).await
     }
@@ -297,7 +307,7 @@ impl Reader {
                 Some(id) => self.told.remove(&id),
                 None => self.told_before.remove(&name),
             };
-            let entries = self.progress.set_named(&name, TableState::Done { rows: 0 })?;
+            let entries = self.progress.set_named(&name, TableState::Done { rows: 0, fence: None })?;
             self.entries.extend(entries);
         }
         Ok(())
@@ -328,8 +338,9 @@ impl Reader {
             self.merge.end(&job.table);
             tracing::info!(table = %job.table, "snapshot of the table is complete");
         }
-        self.metrics.snapshot_chunk(&job.table, read);
+        self.chunk_read(read);
         self.report();
+        self.status.read(chunk.batch.changes.len() as u64);
         let entries = std::mem::take(&mut self.entries);
         self.send(Work::Chunk { batch: chunk.batch, entries, hold: false, permit }).await?;
         let _gone = reply.send(Placed { reader, refused: false, keys });
@@ -339,15 +350,25 @@ impl Reader {
     /// Tells how far the snapshot has come: the state, the log now and then.
     fn report(&mut self) {
         let left = self.progress.unfinished().len();
-        self.metrics.snapshot_tables_left(left);
+        self.metrics.snapshot_tables.set(left as f64);
         if left == 0 && self.status.phase() == Phase::Snapshotting {
-            self.status.set_phase(Phase::Streaming);
+            self.status.set(Phase::Streaming);
             tracing::info!("snapshot is complete; streaming");
         } else if self.reported.elapsed() > Duration::from_secs(10) {
             self.reported = Instant::now();
-            let (rows, estimate) = self.metrics.snapshot_rows();
-            tracing::info!(tables_left = left, rows, rows_estimate = estimate, "snapshot goes on");
+            tracing::info!(tables_left = left, rows = self.rows_read, rows_estimate = self.rows_estimate, "snapshot goes on");
         }
+    }
+
+    fn chunk_read(&mut self, rows: u64) {
+        self.rows_read += rows;
+        self.metrics.snapshot_rows.increment(rows);
+        self.metrics.snapshot_chunks.increment(1);
+    }
+
+    fn estimate(&mut self, table: &TableFound) {
+        self.rows_estimate += table.rows_estimate.unwrap_or(0);
+        self.metrics.snapshot_estimate.set(self.rows_estimate as f64);
     }
 
     async fn answer(&mut self, ask: Ask) -> Result<()> {
@@ -370,9 +391,12 @@ impl Reader {
             Ask::Resume => self.standing = false,
             Ask::Whole { table, chunk, last, permit } => {
                 let hold = last.is_none();
-                self.metrics.snapshot_chunk(&table, chunk.batch.changes.len() as u64);
+                self.whole_rows += chunk.batch.changes.len() as u64;
+                self.chunk_read(chunk.batch.changes.len() as u64);
+                self.status.read(chunk.batch.changes.len() as u64);
                 if let Some(fence) = last {
-                    let state = TableState::Whole { fence: fence.0.clone() };
+                    let state = TableState::Done { rows: self.whole_rows, fence: Some(fence.0.clone()) };
+                    self.whole_rows = 0;
                     let entries = self.progress.set(&table, state)?;
                     self.entries.extend(entries);
                     self.told.insert(table, fence);
@@ -400,7 +424,7 @@ impl Reader {
                         let seen = self.progress.take_seen(&table.id);
                         self.merge.begin(table.id.clone(), seen);
                         begun.jobs.extend(self.progress.jobs(&table.id));
-                        self.metrics.snapshot_table(&table.id, table.rows_estimate);
+                        self.estimate(&table);
                         if begun.jobs.is_empty() {
                             tracing::warn!(table = %table.id, "nothing is left to read of a table said to be unfinished");
                         }
@@ -417,7 +441,7 @@ impl Reader {
                 continue;
             }
             tracing::info!(table = %table.id, rows_estimate = table.rows_estimate, keyed = table.keyed, "snapshot begins");
-            self.metrics.snapshot_table(&table.id, table.rows_estimate);
+            self.estimate(&table);
             if table.keyed {
                 self.merge.begin(table.id.clone(), []);
                 begun.plan.push(table);
@@ -426,9 +450,9 @@ impl Reader {
             }
         }
         if !(begun.plan.is_empty() && begun.jobs.is_empty() && begun.whole.is_empty()) {
-            self.status.set_phase(Phase::Snapshotting);
+            self.status.set(Phase::Snapshotting);
         } else if first {
-            self.status.set_phase(Phase::Streaming);
+            self.status.set(Phase::Streaming);
         }
         Ok(begun)
     }

@@ -412,12 +412,12 @@ async fn simulate(seed: u64) -> u64 {
     let at = world.clone();
     let make: MakeSink =
         Arc::new(move |_| Ok(Box::new(ModelSink { world: at.clone(), owner: 0, open: vec![] }) as Box<dyn Sink>));
-    let board = Board::default();
+    let board = Board::new(["sim"]);
     let running = tokio::spawn(supervise(
         pipeline(&world),
         make,
         Arc::new(PipelineMetrics::new("sim")),
-        board.pipeline("sim"),
+        board.entry("sim").expect("on the board"),
         stopped,
     ));
     for _ in 0..120 {

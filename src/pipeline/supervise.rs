@@ -14,7 +14,7 @@ use crate::{
     metrics::PipelineMetrics,
     sink::Sink,
     state::State,
-    status::{Phase, PipelineStatus},
+    status::{Entry as Status, Phase},
 };
 use seachange_sdk::{Batch, Configured, Error, Kind, Limit, Position, Result, Retry};
 use std::{
@@ -40,29 +40,29 @@ pub async fn supervise(
     pipeline: Pipeline,
     make_sink: MakeSink,
     metrics: Arc<PipelineMetrics>,
-    status: Arc<PipelineStatus>,
+    status: Arc<Status>,
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
     let mut delay = pipeline.limits.retry_first;
     loop {
-        status.set_phase(Phase::Starting);
+        status.set(Phase::Starting);
         let commits = Arc::new(AtomicBool::new(false));
         let ended = run(&pipeline, &make_sink, &metrics, &status, &mut shutdown, &commits).await;
         let error = match ended {
             Ok(End::Complete) => {
                 tracing::info!("complete: everything that was there has been read");
-                status.set_phase(Phase::Done);
+                status.set(Phase::Done);
                 return true;
             }
             Ok(End::Shutdown) => {
                 tracing::info!("stopped");
-                status.set_phase(Phase::Done);
+                status.set(Phase::Done);
                 return true;
             }
             Err(e) => e,
         };
-        metrics.error(error.kind(), error.side());
-        status.failed(&error);
+        metrics.error(&error);
+        status.set(Phase::Failed { error: error.to_string(), fix: error.remedy().map(str::to_owned) });
         if commits.load(Ordering::Relaxed) {
             // It had worked: this is a new trouble, not the old one again.
             delay = pipeline.limits.retry_first;
@@ -78,7 +78,7 @@ pub async fn supervise(
         };
         let fix = error.remedy().unwrap_or("");
         tracing::error!(kind = error.kind().name(), side = error.side().name(), fix, retry_in = ?wait, "{error}");
-        metrics.restart();
+        metrics.restarts.increment(1);
         delay = (delay * 2).min(RETRY_MAX);
         tokio::select! {
             _ = tokio::time::sleep(wait) => {}
@@ -92,7 +92,7 @@ async fn run(
     pipeline: &Pipeline,
     make_sink: &MakeSink,
     metrics: &Arc<PipelineMetrics>,
-    status: &Arc<PipelineStatus>,
+    status: &Arc<Status>,
     shutdown: &mut watch::Receiver<bool>,
     commits: &Arc<AtomicBool>,
 ) -> Result<End> {
@@ -114,7 +114,6 @@ async fn run(
         opened = pipeline.source.open(resume.as_ref()) => opened?,
         _ = shutdown.wait_for(|s| *s) => return Ok(End::Shutdown),
     };
-    let sequence = state.checkpoint.as_ref().map_or(0, |c| c.sequence);
     tracing::info!(
         source = %pipeline.source.describe(),
         position = %pipeline.source.describe_position(&opened.position),
@@ -128,7 +127,7 @@ async fn run(
         let _open = free_in.send(Batch::default());
     }
     let (committed_in, committed_out) =
-        watch::channel(Committed { position: resume.clone().unwrap_or_default(), count: 0 });
+        watch::channel(Committed { position: resume.clone().unwrap_or_default(), ..Committed::default() });
     let (ask_in, ask_out) = mpsc::channel(pipeline.snapshot.parallel + 1);
 
     if resume.is_none() {
@@ -139,7 +138,7 @@ async fn run(
             .await
             .map_err(|_| Error::bug("the queue to the writer is closed at start"))?;
     }
-    let writer = Writer::new(pipeline, sink, sequence, opened.position.clone(), metrics.clone(), free_in, committed_in)?;
+    let writer = Writer::new(pipeline, sink, state.checkpoint.clone(), opened.position.clone(), metrics.clone(), free_in, committed_in)?;
     let runtime = tokio::runtime::Handle::current();
     let span = tracing::Span::current();
     let (wrote_in, mut wrote) = oneshot::channel();
@@ -169,7 +168,7 @@ async fn run(
         metrics.clone(),
         status.clone(),
     );
-    status.set_phase(Phase::Streaming);
+    status.set(Phase::Streaming);
     let reading = Reading::new(opened.snapshotter, pipeline.snapshot.clone(), pipeline.limits.clone(), ask_in);
     let mut reading = Task(tokio::spawn(tracing::Instrument::in_current_span(reading.run())));
     let _polling = Task(tokio::spawn(tracing::Instrument::in_current_span(poll_status(
@@ -182,7 +181,7 @@ async fn run(
         failed = failure(&mut reading, pipeline.snapshot.mode) => Err(failed),
     };
     commits.store(committed_out.borrow().count > 0, Ordering::Relaxed);
-    status.set_phase(Phase::Draining);
+    status.set(Phase::Draining);
     drop(reading);
     reader.close_queue();
     if ended.is_err() {
@@ -243,7 +242,7 @@ async fn poll_status(source: Arc<dyn Configured>, metrics: Arc<PipelineMetrics>)
     loop {
         every.tick().await;
         match source.status().await {
-            Ok(status) => metrics.source_status(&status),
+            Ok(status) => metrics.source(&status),
             Err(e) => tracing::debug!(error = %e, "the source's status could not be read"),
         }
     }

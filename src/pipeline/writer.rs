@@ -23,7 +23,7 @@ use crate::{
     format::{Clock, Encoder},
     metrics::{PipelineMetrics, Stage},
     sink::{Entries, Records, Sink},
-    state::{self, Checkpoint},
+    state::Checkpoint,
 };
 use seachange_sdk::{Batch, Cut, Error, Kind, Position, Result, Retry};
 use std::{
@@ -59,6 +59,8 @@ pub struct Committed {
     pub position: Position,
     /// How many commits there have been since this run began.
     pub count: u64,
+    /// How many changes they held.
+    pub changes: u64,
 }
 
 /// Since the last commit.
@@ -66,6 +68,7 @@ pub struct Committed {
 struct Open {
     bytes: usize,
     records: usize,
+    changes: u64,
     since: Option<Instant>,
     entries: Entries,
     position: Option<Position>,
@@ -85,7 +88,7 @@ pub struct Writer {
     metrics: Arc<PipelineMetrics>,
     free: mpsc::UnboundedSender<Batch>,
     committed: watch::Sender<Committed>,
-    sequence: u64,
+    checkpoint: Option<Checkpoint>,
     position: Position,
     last_commit: Instant,
     open: Open,
@@ -101,7 +104,7 @@ impl Writer {
     pub fn new(
         pipeline: &Pipeline,
         sink: Box<dyn Sink>,
-        sequence: u64,
+        checkpoint: Option<Checkpoint>,
         position: Position,
         metrics: Arc<PipelineMetrics>,
         free: mpsc::UnboundedSender<Batch>,
@@ -120,7 +123,7 @@ impl Writer {
             metrics,
             free,
             committed,
-            sequence,
+            checkpoint,
             position,
             last_commit: Instant::now(),
             open: Open::default(),
@@ -159,7 +162,7 @@ impl Writer {
             if let Some(work) = work {
                 self.take(work)?;
             }
-            self.metrics.queue(queue.len());
+            self.metrics.queue.set(queue.len() as f64);
             if self.open.held && self.age() > self.transaction_timeout / 2 {
                 return Err(Error::sink(
                     Kind::Limit,
@@ -258,6 +261,7 @@ impl Writer {
         self.metrics.busy(Stage::Append, encoded.elapsed());
         self.open.bytes += self.records.buf.len();
         self.open.records += self.records.items.len();
+        self.open.changes += batch.changes.len() as u64;
         self.open.since.get_or_insert(started);
         self.records.clear();
         let metrics = &self.metrics;
@@ -276,25 +280,25 @@ impl Writer {
         let open = std::mem::take(&mut self.open);
         let mut entries = open.entries;
         let position = open.position.unwrap_or_else(|| self.position.clone());
-        let checkpoint =
-            Checkpoint { sequence: self.sequence + 1, position: position.clone(), time_ms: now_us() / 1000 };
-        entries.push(state::checkpoint_entry(&checkpoint)?);
+        let checkpoint = Checkpoint::after(self.checkpoint.as_ref(), position.clone(), now_us() / 1000);
+        entries.push(checkpoint.entry(self.checkpoint.as_ref())?);
         crash::point("before-commit");
         self.sink.commit(&entries)?;
         crash::point("after-commit");
-        self.sequence += 1;
+        self.checkpoint = Some(checkpoint);
         self.position = position.clone();
         self.last_commit = Instant::now();
         // A transaction that goes on is still open at the source, though what we have of it is durable.
         self.open.inside = open.inside;
         let spent = started.elapsed();
         self.metrics.busy(Stage::Commit, spent);
-        self.metrics.commit(spent, open.bytes, open.records);
+        self.metrics.commit(spent, open.bytes as u64, open.records as u64, now_us() as f64 / 1e6);
         let lag = if open.newest_us == 0 { 0 } else { (now_us() - open.newest_us).max(0) };
-        self.metrics.lag_seconds(lag as f64 / 1e6);
+        self.metrics.lag_seconds.set(lag as f64 / 1e6);
         self.committed.send_modify(|c| {
             c.position = position;
             c.count += 1;
+            c.changes += open.changes;
         });
         crash::point("after-confirm");
         Ok(())
