@@ -315,30 +315,25 @@ impl Sink for KafkaSink {
             config.create_with_context(self.trouble.clone()).map_err(|e| self.trouble.error("Kafka client", &e))?;
         self.producer = Some(producer);
         let begun = Instant::now();
+        // A question that any broker answers, only to be connected: asked for its coordinator before that, librdkafka
+        // waits 500 ms until it looks again.
+        topics::partitions(self.producer()?.client(), &self.state_topic, &self.patience(OPEN))?;
         let what = format!("transactional id {}: taking over", self.transactional_id);
         self.call(&what, &self.patience(OPEN), |p, t| p.init_transactions(t))?;
-        eprintln!("init {:?}", begun.elapsed());
 
         let topic = self.state_topic.clone();
         let patience = self.patience(OPEN);
         state_topic::ensure(self.producer()?.client(), &self.kafka, &topic, self.shape.replication, &patience)?;
-        eprintln!("ensure {:?}", begun.elapsed());
         let random = RandomState::new();
         let nonce = format!("{:016x}{:016x} pid {}", random.hash_one(0), random.hash_one(1), std::process::id());
         self.begin()?;
         self.send(&topic, 0, Some(OPENED.as_bytes()), Some(nonce.as_bytes()), None, &patience)?;
         self.commit_open()?;
-        eprintln!("commit {:?}", begun.elapsed());
-        let x = state_topic::read(
-            &self.kafka,
-            &self.transactional_id,
-            &topic,
-            nonce.as_bytes(),
-            &self.trouble,
-            &self.patience(OPEN),
-        );
-        eprintln!("read {:?}", begun.elapsed());
-        x
+        let patience = self.patience(OPEN);
+        let id = &self.transactional_id;
+        let stored = state_topic::read(&self.kafka, id, &topic, nonce.as_bytes(), &self.trouble, &patience)?;
+        tracing::debug!(id, entries = stored.len(), ms = begun.elapsed().as_millis() as u64, "Kafka sink opened");
+        Ok(stored)
     }
 
     fn append(&mut self, records: &Records) -> Result<()> {

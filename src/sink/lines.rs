@@ -106,9 +106,11 @@ pub fn read_state(path: &Path) -> Result<Option<Stored>> {
     match fs::read(path) {
         Ok(bytes) => codec::open_file(&bytes).map(Some).map_err(|e| e.at(path.display())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::new(Kind::State, Side::Sink, Retry::Operator, format!("{}: cannot be read", path.display()))
-            .cause(e)
-            .fix("let Seachange read and write its state file")),
+        Err(e) => {
+            Err(Error::new(Kind::State, Side::Sink, Retry::Operator, format!("{}: cannot be read", path.display()))
+                .cause(e)
+                .fix("let Seachange read and write its state file"))
+        }
     }
 }
 

@@ -59,6 +59,23 @@ mod tests {
     }
 
     #[test]
+    fn equals_where_kafkas_console_producer_put_them() {
+        // Written by Kafka 4.4's Java producer into a topic of seven partitions.
+        for (key, at) in [
+            (r#"{"id":1}"#, 3),
+            (r#"{"id":2}"#, 5),
+            (r#"{"id":3}"#, 4),
+            (r#"{"id":42}"#, 4),
+            (r#"{"id":1000}"#, 3),
+            (r#"{"id":123456}"#, 0),
+            (r#"{"id":"ü"}"#, 1),
+            (r#"{"a":1,"b":"x"}"#, 3),
+        ] {
+            assert_eq!(partition(key.as_bytes(), 7), at, "{key}");
+        }
+    }
+
+    #[test]
     fn stays_in_range() {
         for n in [1, 2, 3, 12, 1000] {
             for i in 0..1000_u32 {

@@ -6,11 +6,7 @@
 
 use crate::config::resolved::Kafka;
 use rdkafka::{
-    ClientConfig,
-    config::RDKafkaLogLevel,
-    error::KafkaError,
-    producer::BaseProducer,
-    types::RDKafkaConfRes,
+    ClientConfig, config::RDKafkaLogLevel, error::KafkaError, producer::BaseProducer, types::RDKafkaConfRes,
 };
 use seachange_sdk::{Fault, Secret};
 use std::{collections::BTreeMap, time::Duration};
@@ -35,7 +31,11 @@ pub fn client(kafka: &Kafka) -> ClientConfig {
     c.set("bootstrap.servers", &kafka.bootstrap);
     // Topics are made with configured partitions and settings, never by the broker's guess.
     c.set("allow.auto.create.topics", "false");
-    c.set_log_level(if kafka.properties.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+    c.set_log_level(if kafka.properties.contains_key("debug") {
+        RDKafkaLogLevel::Debug
+    } else {
+        RDKafkaLogLevel::Info
+    });
     c
 }
 
@@ -123,7 +123,9 @@ fn forbidden(name: &str, value: &str) -> Option<(&'static str, &'static str)> {
         "transactional.id" | "group.id" => {
             Some(("is derived from the pipeline's name", "remove it; change the sink's cluster to change the prefix"))
         }
-        "transaction.timeout.ms" => Some(("has an option of its own", "remove it and use the sink's transaction_timeout")),
+        "transaction.timeout.ms" => {
+            Some(("has an option of its own", "remove it and use the sink's transaction_timeout"))
+        }
         "enable.idempotence" if value != "true" => Some((exactly_once, "remove it: it is always true")),
         "acks" | "request.required.acks" if !matches!(value, "all" | "-1") => {
             Some((exactly_once, "remove it: it is always all"))
@@ -139,13 +141,13 @@ fn forbidden(name: &str, value: &str) -> Option<(&'static str, &'static str)> {
         "delivery.report.only.error" | "queuing.strategy" | "enable.gapless.guarantee" => {
             Some(("belongs to how the sink follows deliveries", "remove it"))
         }
-        "allow.auto.create.topics" if value != "false" => {
-            Some(("would let the broker guess a topic's shape", "remove it: topics are made as pipeline.NAME.topics says"))
-        }
-        "partitioner" | "sticky.partitioning.linger.ms" => Some((
-            "has no effect: records go to the partition that Kafka's Java client would choose",
-            "remove it",
+        "allow.auto.create.topics" if value != "false" => Some((
+            "would let the broker guess a topic's shape",
+            "remove it: topics are made as pipeline.NAME.topics says",
         )),
+        "partitioner" | "sticky.partitioning.linger.ms" => {
+            Some(("has no effect: records go to the partition that Kafka's Java client would choose", "remove it"))
+        }
         _ => None,
     }
 }
@@ -254,8 +256,7 @@ mod tests {
 
     #[test]
     fn a_record_larger_than_the_queue_can_pass() {
-        let kafka =
-            Kafka { bootstrap: "b:1".into(), properties: props(&[("queue.buffering.max.kbytes", "1024")]) };
+        let kafka = Kafka { bootstrap: "b:1".into(), properties: props(&[("queue.buffering.max.kbytes", "1024")]) };
         assert_eq!(queue_bytes(&kafka), 1 << 20);
         let c = producer(&kafka, "t", Duration::from_secs(60));
         let kbytes: usize = c.get("queue.buffering.max.kbytes").unwrap().parse().unwrap();

@@ -22,7 +22,7 @@ use rdkafka::{
     topic_partition_list::Offset,
 };
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 /// Key of the record by which an opener recognises the end. No part of [`Stored`].
 pub const OPENED: &str = "opened";
@@ -62,25 +62,55 @@ pub fn ensure(
             Retry::Operator,
             format!("the state topic {topic} is not compacted: its retention would delete the pipeline's position"),
         )
-        .fix(format!("kafka-configs --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"))),
+        .fix(format!(
+            "kafka-configs --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+        ))),
         Some(true) => Ok(()),
         None => {
-            tracing::warn!(topic, "cannot see whether the state topic is compacted; grant DescribeConfigs to have it checked");
+            tracing::warn!(
+                topic,
+                "cannot see whether the state topic is compacted; grant DescribeConfigs to have it checked"
+            );
             Ok(())
         }
     }
 }
 
-fn consumer(kafka: &Kafka, id: &str, topic: &str, trouble: &Trouble, eof: bool) -> Result<BaseConsumer<Trouble>> {
+fn consumer(
+    kafka: &Kafka,
+    id: &str,
+    topic: &str,
+    trouble: &Trouble,
+    eof: bool,
+    patience: &Patience,
+) -> Result<Option<BaseConsumer<Trouble>>> {
     let what = || format!("reading the state topic {topic}");
     let mut config = properties::consumer(kafka, id);
     config.set("enable.partition.eof", if eof { "true" } else { "false" });
     let consumer: BaseConsumer<Trouble> =
         config.create_with_context(trouble.clone()).map_err(|e| trouble.error(&what(), &e))?;
+    if topics::partitions(consumer.client(), topic, patience)?.is_none() {
+        return Ok(None);
+    }
+    // Asking for the start by itself, instead of assigning "from the beginning", makes the client connect to the
+    // partition's leader at once: an assignment whose leader it does not know yet is looked at again after 500 ms only.
+    let start = loop {
+        let Some(slice) = patience.left(Duration::from_secs(2)) else { return Err(patience.over(trouble, &what())) };
+        match consumer.fetch_watermarks(topic, 0, slice) {
+            Ok((low, _)) => break low,
+            Err(e) => {
+                let error = trouble.error(&what(), &e);
+                if error.retryable() != Retry::Backoff {
+                    return Err(error);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    };
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Beginning).map_err(|e| trouble.error(&what(), &e))?;
+    list.add_partition_offset(topic, 0, Offset::Offset(start)).map_err(|e| trouble.error(&what(), &e))?;
     consumer.assign(&list).map_err(|e| trouble.error(&what(), &e))?;
-    Ok(consumer)
+    Ok(Some(consumer))
 }
 
 /// What one step of reading gave.
@@ -105,7 +135,10 @@ fn step(consumer: &BaseConsumer<Trouble>, topic: &str, trouble: &Trouble, patien
                         Kind::State,
                         Side::Sink,
                         Retry::Operator,
-                        format!("the state topic {topic} holds a record at offset {} that is not Seachange's", message.offset()),
+                        format!(
+                            "the state topic {topic} holds a record at offset {} that is not Seachange's",
+                            message.offset()
+                        ),
                     )
                     .fix("let nothing else write to the state topic; choose another cluster prefix for the sink")
                 })?;
@@ -118,7 +151,9 @@ fn step(consumer: &BaseConsumer<Trouble>, topic: &str, trouble: &Trouble, patien
                 Some(code) => {
                     let error = trouble.error(&what(), &e);
                     // The client itself goes on after lost connections and elections; patience ends that.
-                    if error.kind() != Kind::Connect && code != Code::UnknownTopicOrPartition && code != Code::UnknownTopic
+                    if error.kind() != Kind::Connect
+                        && code != Code::UnknownTopicOrPartition
+                        && code != Code::UnknownTopic
                     {
                         return Err(error);
                     }
@@ -137,8 +172,17 @@ fn put(stored: &mut Stored, key: String, value: Option<Vec<u8>>) {
 }
 
 /// Everything stored before the record [`OPENED`] that holds `nonce`.
-pub fn read(kafka: &Kafka, id: &str, topic: &str, nonce: &[u8], trouble: &Trouble, patience: &Patience) -> Result<Stored> {
-    let consumer = consumer(kafka, id, topic, trouble, false)?;
+pub fn read(
+    kafka: &Kafka,
+    id: &str,
+    topic: &str,
+    nonce: &[u8],
+    trouble: &Trouble,
+    patience: &Patience,
+) -> Result<Stored> {
+    let consumer = consumer(kafka, id, topic, trouble, false, patience)?.ok_or_else(|| {
+        Error::sink(Kind::State, format!("the state topic {topic} has been deleted while it was read"))
+    })?;
     let mut stored = Stored::new();
     loop {
         match step(&consumer, topic, trouble, patience)? {
@@ -156,10 +200,7 @@ pub fn read(kafka: &Kafka, id: &str, topic: &str, nonce: &[u8], trouble: &Troubl
 /// What is stored now, for a person: fences nobody and changes nothing, so what a running pipeline commits meanwhile may
 /// be missing. `None` when there is no state topic.
 fn peek(kafka: &Kafka, id: &str, topic: &str, trouble: &Trouble, patience: &Patience) -> Result<Option<Stored>> {
-    let consumer = consumer(kafka, id, topic, trouble, true)?;
-    if topics::partitions(consumer.client(), topic, patience)?.is_none() {
-        return Ok(None);
-    }
+    let Some(consumer) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
     let mut stored = Stored::new();
     loop {
         match step(&consumer, topic, trouble, patience)? {

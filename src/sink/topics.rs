@@ -83,7 +83,11 @@ pub fn partitions(client: &Client<Trouble>, topic: &str, patience: &Patience) ->
                     thread::sleep(Duration::from_millis(50).min(slice));
                     continue;
                 }
-                return Err(if error.kind() == Kind::Connect { patience.over(client.context(), &what()) } else { error });
+                return Err(if error.kind() == Kind::Connect {
+                    patience.over(client.context(), &what())
+                } else {
+                    error
+                });
             }
         };
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
@@ -138,8 +142,7 @@ pub fn ensure(
 fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], patience: &Patience) -> Result<()> {
     let names = || missing.iter().map(|m| m.1).collect::<Vec<_>>().join(", ");
     let what = || format!("creating topics {}", names());
-    let admin = AdminClient::from_config_and_context(&properties::client(kafka), trouble.clone())
-        .map_err(|e| trouble.error(&what(), &e))?;
+    let admin = Admin::new(trouble, kafka, &what())?;
     let new: Vec<_> = missing
         .iter()
         .map(|(_, name, shape)| {
@@ -152,7 +155,7 @@ fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], p
         .collect();
     let time = patience.left(Duration::from_secs(30)).ok_or_else(|| patience.over(trouble, &what()))?;
     let options = AdminOptions::new().request_timeout(Some(time)).operation_timeout(Some(time));
-    let results = block_on(admin.create_topics(&new, &options), patience)
+    let results = block_on(admin.client()?.create_topics(&new, &options), patience)
         .ok_or_else(|| patience.over(trouble, &what()))?
         .map_err(|e| trouble.error(&what(), &e))?;
     for result in results {
@@ -180,12 +183,11 @@ fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], p
 /// Is the topic compacted, and nothing else? `None` when the broker does not say.
 pub fn compacted(trouble: &Trouble, kafka: &Kafka, topic: &str, patience: &Patience) -> Result<Option<bool>> {
     let what = || format!("topic {topic}: reading its settings");
-    let admin = AdminClient::from_config_and_context(&properties::client(kafka), trouble.clone())
-        .map_err(|e| trouble.error(&what(), &e))?;
+    let admin = Admin::new(trouble, kafka, &what())?;
     let time = patience.left(Duration::from_secs(10)).ok_or_else(|| patience.over(trouble, &what()))?;
     let options = AdminOptions::new().request_timeout(Some(time));
     let specifier = [ResourceSpecifier::Topic(topic)];
-    let results = block_on(admin.describe_configs(&specifier, &options), patience)
+    let results = block_on(admin.client()?.describe_configs(&specifier, &options), patience)
         .ok_or_else(|| patience.over(trouble, &what()))?
         .map_err(|e| trouble.error(&what(), &e))?;
     match results.into_iter().next() {
@@ -198,6 +200,31 @@ pub fn compacted(trouble: &Trouble, kafka: &Kafka, topic: &str, patience: &Patie
             Ok(None)
         }
         None => Ok(None),
+    }
+}
+
+/// An admin client for one request.
+struct Admin(Option<AdminClient<Trouble>>);
+
+impl Admin {
+    fn new(trouble: &Trouble, kafka: &Kafka, what: &str) -> Result<Admin> {
+        let client = AdminClient::from_config_and_context(&properties::client(kafka), trouble.clone())
+            .map_err(|e| trouble.error(what, &e))?;
+        Ok(Admin(Some(client)))
+    }
+    fn client(&self) -> Result<&AdminClient<Trouble>> {
+        self.0.as_ref().ok_or_else(|| Error::bug("an admin client is used after its end"))
+    }
+}
+
+impl Drop for Admin {
+    /// Ends it elsewhere: it waits up to 100 ms for its own thread, and start-up should not.
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Without a thread to do it, `client` was moved into the closure that is dropped here: it ends all the same.
+        if let Err(e) = thread::Builder::new().name("admin-end".into()).spawn(move || drop(client)) {
+            tracing::debug!(error = %e, "no thread to end an admin client in");
+        }
     }
 }
 

@@ -140,9 +140,10 @@ pub fn from_code(code: Code, what: String) -> Error {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::InvalidProducerIdMapping => {
             fenced(what)
         }
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => {
-            operator(Kind::Auth, "check kafka.properties: security.protocol, sasl.mechanism, sasl.username, sasl.password")
-        }
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => operator(
+            Kind::Auth,
+            "check kafka.properties: security.protocol, sasl.mechanism, sasl.username, sasl.password",
+        ),
         Code::SSL => operator(
             Kind::Auth,
             "check kafka.properties: security.protocol, ssl.ca.location, ssl.certificate.location, ssl.key.location; the \
@@ -163,10 +164,9 @@ pub fn from_code(code: Code, what: String) -> Error {
             "grant the principal IdempotentWrite (and Create, unless topics exist already) on the cluster \
              (kafka-acls --add --operation IdempotentWrite --cluster)",
         ),
-        Code::GroupAuthorizationFailed => operator(
-            Kind::Auth,
-            "grant the principal Read on the consumer group named like the transactional id",
-        ),
+        Code::GroupAuthorizationFailed => {
+            operator(Kind::Auth, "grant the principal Read on the consumer group named like the transactional id")
+        }
         Code::InvalidTransactionTimeout => operator(
             Kind::Config,
             "lower the sink's transaction_timeout, or raise the broker's transaction.max.timeout.ms",
@@ -184,9 +184,10 @@ pub fn from_code(code: Code, what: String) -> Error {
         | Code::InvalidReplicationFactor
         | Code::InvalidReplicaAssignment
         | Code::InvalidConfig
-        | Code::PolicyViolation => {
-            operator(Kind::Config, "change topics.partitions, topics.replication or topics.settings, or create the topic")
-        }
+        | Code::PolicyViolation => operator(
+            Kind::Config,
+            "change topics.partitions, topics.replication or topics.settings, or create the topic",
+        ),
         Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::Resolve

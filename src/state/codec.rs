@@ -83,9 +83,7 @@ fn seal<T: Serialize>(kind: Entry, payload: &T) -> Result<Vec<u8>> {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.push(kind as u8);
-    options()
-        .serialize_into(&mut out, payload)
-        .map_err(|e| Error::bug("state that cannot be encoded").cause(e))?;
+    options().serialize_into(&mut out, payload).map_err(|e| Error::bug("state that cannot be encoded").cause(e))?;
     let sum = crc32c::crc32c(&out);
     out.extend_from_slice(&sum.to_le_bytes());
     Ok(out)

@@ -165,10 +165,12 @@ impl State {
     }
 
     /// For a person. `position` and `key` put the connector's encodings into words.
-    pub fn describe(&self, position: impl Fn(&Position) -> String, key: impl Fn(&Bytes) -> String) -> serde_json::Value {
-        let range = |r: &RangeState| {
-            json!({"upto": r.upto.as_ref().map(&key), "last": r.last.as_ref().map(&key), "done": r.done, "rows": r.rows})
-        };
+    pub fn describe(
+        &self,
+        position: impl Fn(&Position) -> String,
+        key: impl Fn(&Bytes) -> String,
+    ) -> serde_json::Value {
+        let range = |r: &RangeState| json!({"upto": r.upto.as_ref().map(&key), "last": r.last.as_ref().map(&key), "done": r.done, "rows": r.rows});
         let table = |t: &TableState| match t {
             TableState::Reading { ranges } => json!({
                 "state": "reading",
@@ -207,8 +209,11 @@ mod tests {
 
     fn sample() -> State {
         let b = |s: &'static str| Some(Bytes::from_static(s.as_bytes()));
-        let checkpoint =
-            Checkpoint { sequence: 42, position: Position(Bytes::from_static(b"\x01pos\xff")), time_ms: 1_700_000_000_123 };
+        let checkpoint = Checkpoint {
+            sequence: 42,
+            position: Position(Bytes::from_static(b"\x01pos\xff")),
+            time_ms: 1_700_000_000_123,
+        };
         let ranges = vec![
             RangeState { upto: b("k5"), last: b("k3"), done: false, rows: 3 },
             RangeState { upto: None, last: None, done: true, rows: u64::MAX },
