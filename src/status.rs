@@ -1,0 +1,1 @@
+//! What every pipeline is doing.
