@@ -1,0 +1,8 @@
+//! The connectors of this build: each behind a Cargo feature, compiled in, no registry at run time.
+
+use seachange_sdk::Connector;
+
+/// All of them. The value of `type` in `[pipeline.NAME.source]` chooses one.
+pub const CONNECTORS: &[&dyn Connector] = &[
+    // INTEGRATE: #[cfg(feature = "postgres")] &seachange_postgres::Postgres,
+];
