@@ -3,6 +3,7 @@
 //! A sink is the state store. Its calls block and run on the writer's own thread. The order of calls is
 //! `open (append* commit)*`; after any error the sink is dropped and a new one is opened: there is no in-place repair.
 
+mod handover;
 pub mod kafka;
 pub mod lines;
 pub mod partition;
@@ -10,6 +11,7 @@ pub mod properties;
 pub mod records;
 pub mod state_topic;
 pub mod topics;
+mod transaction;
 mod trouble;
 
 pub use properties::property_faults;
@@ -40,6 +42,17 @@ pub trait Sink: Send {
     /// Makes everything appended, and these entries, visible together, or not at all. An error means that the outcome may
     /// be unknown: only a new `open` tells.
     fn commit(&mut self, entries: &Entries) -> Result<()>;
+
+    /// Begins a commit, so that the caller can go on encoding (not appending) while the sink waits for Kafka. A sink that
+    /// cannot do both commits here.
+    fn begin_commit(&mut self, entries: &Entries) -> Result<()> {
+        self.commit(entries)
+    }
+
+    /// Waits for the commit that `begin_commit` began, if one did. An error means what one of `commit` means.
+    fn finish_commit(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Drops what was appended since the last commit, for an orderly end.
     fn abort(&mut self) -> Result<()>;
