@@ -18,7 +18,7 @@ pub use properties::property_faults;
 pub use records::{Header, Record, Records, Topic};
 
 use crate::config::resolved::{self, Kafka};
-use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
@@ -84,6 +84,21 @@ pub fn peek(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Result<Opti
             &pipeline.name,
         ),
         resolved::Sink::Stdout { state } | resolved::Sink::File { state, .. } => lines::read_state(state),
+    }
+}
+
+/// Preflight of a pipeline's sink: changes nothing, fences nobody.
+pub fn check(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Vec<Check> {
+    match &pipeline.sink {
+        resolved::Sink::Kafka(sink) => match needed(kafka) {
+            Ok(kafka) => state_topic::check(kafka, &sink.state_topic(&pipeline.name), &pipeline.name),
+            Err(e) => vec![Check {
+                name: "kafka".into(),
+                outcome: Outcome::Fail(e.to_string(), e.remedy().unwrap_or_default().to_owned()),
+            }],
+        },
+        resolved::Sink::Stdout { state } => vec![lines::check(state)],
+        resolved::Sink::File { path, state } => vec![lines::check(path), lines::check(state)],
     }
 }
 
