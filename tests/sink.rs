@@ -15,7 +15,7 @@ use seachange::{
     config::resolved::{Kafka, KafkaSink as Settings, Topics},
     sink::{Header, Record, Records, Sink, kafka::KafkaSink, partition, state_topic},
 };
-use seachange_sdk::{Kind, Retry, Secret};
+use seachange_sdk::{Kind, Outcome, Retry, Secret};
 use std::{
     sync::{
         Arc,
@@ -329,10 +329,13 @@ fn a_record_larger_than_the_queue_passes() {
 fn a_state_topic_that_would_forget_is_refused() {
     let Some(b) = broker("state topic") else { return };
     let pipeline = fresh("forget");
+    let check = || state_topic::check(&kafka(&b, &[]), &settings().state_topic(&pipeline), &pipeline);
+    assert!(check().iter().all(|c| matches!(c.outcome, Outcome::Pass(_))), "{:?}", check());
     create(&b, &settings().state_topic(&pipeline), &[("cleanup.policy", "delete")]);
     let e = sink(&b, &pipeline).open().unwrap_err();
     assert_eq!((e.kind(), e.retryable()), (Kind::State, Retry::Operator), "{e:?}");
     assert!(e.remedy().is_some_and(|f| f.contains("cleanup.policy=compact")), "{e:?}");
+    assert!(matches!(&check()[1].outcome, Outcome::Fail(_, fix) if fix.contains("cleanup.policy=compact")));
 }
 
 #[test]
@@ -349,6 +352,16 @@ fn no_broker_is_an_error_in_time_and_a_stop_is_quicker() {
     stopper.join().unwrap();
     assert_eq!(e.retryable(), Retry::Backoff, "{e:?}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn tls_to_a_plaintext_listener_is_told() {
+    let Some(b) = broker("tls") else { return };
+    let begun = Instant::now();
+    let e = sink_with(&kafka(&b, &[("security.protocol", "ssl")]), &fresh("tls"), 1).open().unwrap_err();
+    println!("{:?}: {e:?}", begun.elapsed());
+    assert!(e.to_string().to_lowercase().contains("ssl"), "{e:?}");
+    assert!(e.remedy().is_some());
 }
 
 #[test]
@@ -389,6 +402,110 @@ fn small_commits_are_quick() {
     assert_eq!(read(&b, &topic, "read_committed").len(), 5_000);
     // Far above what it takes, far below what the client's own flush would make of it (100 ms each).
     assert!(times[500] < Duration::from_millis(50), "{:?}", times[500]);
+}
+
+#[test]
+fn a_commit_can_run_while_the_next_records_are_made() {
+    let Some(b) = broker("overlap") else { return };
+    let (pipeline, topic) = (fresh("overlap"), fresh("overlap"));
+    let mut s = sink(&b, &pipeline);
+    s.open().unwrap();
+    let mut r = Records::default();
+    for i in 0..20 {
+        r.clear();
+        push(&mut r, &topic, Some("k"), Some(i.to_string().as_bytes()), None);
+        s.finish_commit().unwrap();
+        s.append(&r).unwrap();
+        s.begin_commit(&vec![("position".into(), Some(vec![i]))]).unwrap();
+    }
+    assert_eq!(s.append(&r).unwrap_err().kind(), Kind::Bug, "one Kafka transaction at a time");
+    s.finish_commit().unwrap();
+    s.finish_commit().unwrap();
+    let got = read(&b, &topic, "read_committed");
+    let values: Vec<_> = got.iter().map(|g| String::from_utf8(g.value.clone().unwrap()).unwrap()).collect();
+    assert_eq!(values, (0..20).map(|i| i.to_string()).collect::<Vec<_>>());
+    drop(s);
+    assert_eq!(sink(&b, &pipeline).open().unwrap()["position"], [19]);
+}
+
+#[test]
+#[ignore = "stops the broker for a while: needs it alone, and its process id in SEACHANGE_TEST_KAFKA_PID"]
+fn a_stalled_broker_gives_errors_in_time_and_nothing_twice() {
+    let Some(b) = broker("stall") else { return };
+    let pid = std::env::var("SEACHANGE_TEST_KAFKA_PID").unwrap();
+    let signal = |s: &str| assert!(std::process::Command::new("kill").args([s, &pid]).status().unwrap().success());
+    let (pipeline, topic) = (fresh("stall"), fresh("stall"));
+    let settings = Settings { cluster: "seachange-test".into(), transaction_timeout: Duration::from_secs(10) };
+    let new =
+        |stop: &Arc<AtomicBool>| KafkaSink::new(&kafka(&b, &[]), &settings, &topics(3), &pipeline, Arc::clone(stop));
+    let go = Arc::new(AtomicBool::new(false));
+    let mut s = new(&go);
+    s.open().unwrap();
+    let mut r = Records::default();
+    // Each round: records of one value, committed with that value as the position; the broker stalls in between.
+    let mut next = 0_u8;
+    let round = |s: &mut KafkaSink, r: &mut Records, n: u8| {
+        r.clear();
+        for i in 0..50 {
+            push(r, &topic, Some(&format!("{i}")), Some(&[n]), None);
+        }
+        s.append(r)?;
+        s.commit(&vec![("position".into(), Some(vec![n]))])
+    };
+    round(&mut s, &mut r, next).unwrap();
+    for stop_early in [false, true] {
+        next += 1;
+        signal("-STOP");
+        let begun = Instant::now();
+        let stop = Arc::clone(&go);
+        let stopper = std::thread::spawn(move || {
+            if stop_early {
+                std::thread::sleep(Duration::from_millis(1_500));
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        let e = round(&mut s, &mut r, next).unwrap_err();
+        println!("stalled, stop {stop_early}: after {:?}: {e:?}", begun.elapsed());
+        assert_eq!(e.retryable(), Retry::Backoff, "{e:?}");
+        assert!(begun.elapsed() < Duration::from_secs(if stop_early { 4 } else { 12 }));
+        stopper.join().unwrap();
+        let begun = Instant::now();
+        drop(s);
+        println!("dropped in {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        go.store(false, Ordering::Relaxed);
+        let mut dead = new(&go);
+        let begun = Instant::now();
+        let e = dead.open().unwrap_err();
+        println!("opening: after {:?}: {e:?}", begun.elapsed());
+        assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Backoff), "{e:?}");
+        assert!(begun.elapsed() < Duration::from_secs(35));
+        drop(dead);
+        signal("-CONT");
+        s = new(&go);
+        let begun = Instant::now();
+        let stored = loop {
+            match s.open() {
+                Ok(stored) => break stored,
+                Err(e) => {
+                    println!("again: {e:?}");
+                    assert_eq!(e.retryable(), Retry::Backoff, "{e:?}");
+                    assert!(begun.elapsed() < Duration::from_secs(60));
+                    s = new(&go);
+                }
+            }
+        };
+        println!("open again after {:?}", begun.elapsed());
+        // The outcome was unknown; the stored position tells, and what it tells is true.
+        if stored["position"] != [next] {
+            assert_eq!(stored["position"], [next - 1]);
+            round(&mut s, &mut r, next).unwrap();
+        }
+    }
+    let got = read(&b, &topic, "read_committed");
+    for n in 0..=next {
+        assert_eq!(got.iter().filter(|g| g.value.as_deref() == Some(&[n])).count(), 50, "{n}");
+    }
 }
 
 /// CPU time of this process.

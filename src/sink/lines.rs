@@ -13,7 +13,7 @@
 
 use super::{Entries, Record, Records, Sink, Stored};
 use crate::state::codec;
-use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
@@ -114,6 +114,24 @@ pub fn read_state(path: &Path) -> Result<Option<Stored>> {
     }
 }
 
+/// Preflight: is there a folder to write this file into?
+pub fn check(path: &Path) -> Check {
+    let dir = folder(path);
+    let outcome = match fs::metadata(dir) {
+        Ok(m) if m.is_dir() => Outcome::Pass(format!("{} is there", dir.display())),
+        Ok(_) => Outcome::Fail(format!("{} is no folder", dir.display()), "name a folder that exists".into()),
+        Err(e) => Outcome::Fail(format!("{}: {e}", dir.display()), "create the folder".into()),
+    };
+    Check { name: format!("file {}", path.display()), outcome }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
 /// Replaces a file by rename: a reader finds the old content or the new one, whole.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
@@ -123,11 +141,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    let dir = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    File::open(dir)?.sync_all()
+    File::open(folder(path))?.sync_all()
 }
 
 /// Cuts off what follows the last line's end.

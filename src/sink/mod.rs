@@ -3,6 +3,7 @@
 //! A sink is the state store. Its calls block and run on the writer's own thread. The order of calls is
 //! `open (append* commit)*`; after any error the sink is dropped and a new one is opened: there is no in-place repair.
 
+mod handover;
 pub mod kafka;
 pub mod lines;
 pub mod partition;
@@ -10,13 +11,14 @@ pub mod properties;
 pub mod records;
 pub mod state_topic;
 pub mod topics;
+mod transaction;
 mod trouble;
 
 pub use properties::property_faults;
 pub use records::{Header, Record, Records, Topic};
 
 use crate::config::resolved::{self, Kafka};
-use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
@@ -40,6 +42,17 @@ pub trait Sink: Send {
     /// Makes everything appended, and these entries, visible together, or not at all. An error means that the outcome may
     /// be unknown: only a new `open` tells.
     fn commit(&mut self, entries: &Entries) -> Result<()>;
+
+    /// Begins a commit, so that the caller can go on encoding (not appending) while the sink waits for Kafka. A sink that
+    /// cannot do both commits here.
+    fn begin_commit(&mut self, entries: &Entries) -> Result<()> {
+        self.commit(entries)
+    }
+
+    /// Waits for the commit that `begin_commit` began, if one did. An error means what one of `commit` means.
+    fn finish_commit(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Drops what was appended since the last commit, for an orderly end.
     fn abort(&mut self) -> Result<()>;
@@ -71,6 +84,21 @@ pub fn peek(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Result<Opti
             &pipeline.name,
         ),
         resolved::Sink::Stdout { state } | resolved::Sink::File { state, .. } => lines::read_state(state),
+    }
+}
+
+/// Preflight of a pipeline's sink: changes nothing, fences nobody.
+pub fn check(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Vec<Check> {
+    match &pipeline.sink {
+        resolved::Sink::Kafka(sink) => match needed(kafka) {
+            Ok(kafka) => state_topic::check(kafka, &sink.state_topic(&pipeline.name), &pipeline.name),
+            Err(e) => vec![Check {
+                name: "kafka".into(),
+                outcome: Outcome::Fail(e.to_string(), e.remedy().unwrap_or_default().to_owned()),
+            }],
+        },
+        resolved::Sink::Stdout { state } => vec![lines::check(state)],
+        resolved::Sink::File { path, state } => vec![lines::check(path), lines::check(state)],
     }
 }
 

@@ -21,7 +21,7 @@ use rdkafka::{
     message::Message,
     topic_partition_list::Offset,
 };
-use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 /// Key of the record by which an opener recognises the end. No part of [`Stored`].
@@ -56,15 +56,7 @@ pub fn ensure(
         return Ok(());
     }
     match topics::compacted(client.context(), kafka, topic, patience)? {
-        Some(false) => Err(Error::new(
-            Kind::State,
-            Side::Sink,
-            Retry::Operator,
-            format!("the state topic {topic} is not compacted: its retention would delete the pipeline's position"),
-        )
-        .fix(format!(
-            "kafka-configs --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
-        ))),
+        Some(false) => Err(not_compacted(topic)),
         Some(true) => Ok(()),
         None => {
             tracing::warn!(
@@ -74,6 +66,13 @@ pub fn ensure(
             Ok(())
         }
     }
+}
+
+fn not_compacted(topic: &str) -> Error {
+    let what = format!("the state topic {topic} is not compacted: its retention would delete the pipeline's position");
+    Error::new(Kind::State, Side::Sink, Retry::Operator, what).fix(format!(
+        "kafka-configs --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+    ))
 }
 
 fn consumer(
@@ -209,6 +208,37 @@ fn peek(kafka: &Kafka, id: &str, topic: &str, trouble: &Trouble, patience: &Pati
             Step::End => return Ok(Some(stored)),
         }
     }
+}
+
+/// Preflight: does a broker answer, and what of the state topic? Creates and fences nothing.
+pub fn check(kafka: &Kafka, topic: &str, pipeline: &str) -> Vec<Check> {
+    let trouble = Trouble::new(pipeline);
+    let patience = Patience::new(&Arc::default(), Duration::from_secs(10));
+    let fail = |e: &Error| Outcome::Fail(e.to_string(), e.remedy().unwrap_or("see the log").to_owned());
+    let found = properties::client(kafka)
+        .create_with_context::<_, BaseConsumer<Trouble>>(trouble.clone())
+        .map_err(|e| trouble.error("Kafka client", &e))
+        .and_then(|c| topics::partitions(c.client(), topic, &patience));
+    let found = match found {
+        Ok(found) => found,
+        Err(e) => return vec![Check { name: "kafka".into(), outcome: fail(&e) }],
+    };
+    let state = match found {
+        None => Outcome::Pass(format!("{topic} does not exist yet and will be created")),
+        Some(_) => match topics::compacted(&trouble, kafka, topic, &patience) {
+            Ok(Some(true)) => Outcome::Pass(format!("{topic} is compacted")),
+            Ok(Some(false)) => fail(&not_compacted(topic)),
+            Ok(None) => Outcome::Warn(
+                format!("{topic}: the broker does not tell its settings"),
+                "grant DescribeConfigs on it to have it checked".into(),
+            ),
+            Err(e) => fail(&e),
+        },
+    };
+    vec![
+        Check { name: "kafka".into(), outcome: Outcome::Pass(format!("{} answers", kafka.bootstrap)) },
+        Check { name: "state topic".into(), outcome: state },
+    ]
 }
 
 /// [`peek`] for callers without a context: waits 30 s at most.

@@ -78,6 +78,9 @@ pub fn partitions(client: &Client<Trouble>, topic: &str, patience: &Patience) ->
         let metadata = match client.fetch_metadata(Some(topic), slice) {
             Ok(m) => m,
             Err(e) => {
+                if let Some(e) = client.context().hopeless(&what()) {
+                    return Err(e);
+                }
                 let error = client.context().error(&what(), &e);
                 if error.retryable() == Retry::Backoff && patience.left(slice).is_some() {
                     thread::sleep(Duration::from_millis(50).min(slice));

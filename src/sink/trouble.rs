@@ -13,7 +13,13 @@ use rdkafka::{
     producer::ProducerContext,
 };
 use seachange_sdk::{Error, Kind, Retry, Side};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const BROKERS: &str = "see that the brokers run, that this machine reaches the addresses they advertise, and that \
+                       kafka.properties.\"security.protocol\" is that of the listener";
 
 /// The first record that Kafka refused.
 #[derive(Clone, Debug)]
@@ -29,7 +35,7 @@ pub struct Refused {
 #[derive(Default)]
 struct Seen {
     refused: Option<Refused>,
-    global: Option<(Code, String)>,
+    global: Option<(Code, String, Instant)>,
 }
 
 /// The context of every client: logs to tracing, and remembers trouble.
@@ -53,9 +59,15 @@ impl Trouble {
     pub fn refused(&self) -> Option<Refused> {
         self.with(|s| s.refused.clone())
     }
+    /// The newest trouble with connections, while it is new: a client that cannot connect tells so at least every ten
+    /// seconds, and what one broker had an hour ago explains nothing.
+    fn recent(&self) -> Option<(Code, String)> {
+        let (code, reason, at) = self.with(|s| s.global.clone())?;
+        (at.elapsed() < Duration::from_secs(15)).then_some((code, reason))
+    }
     /// Trouble that waiting does not mend: credentials, certificates.
     pub fn hopeless(&self, what: &str) -> Option<Error> {
-        let (code, reason) = self.with(|s| s.global.clone())?;
+        let (code, reason) = self.recent()?;
         let e = from_code(code, format!("{what}: {reason}"));
         (e.kind() == Kind::Auth).then_some(e)
     }
@@ -65,13 +77,12 @@ impl Trouble {
     }
     /// A deadline has passed: with the last known reason.
     pub fn late(&self, what: &str) -> Error {
-        match self.with(|s| s.global.clone()) {
+        match self.recent() {
             Some((code, reason)) => {
                 let e = from_code(code, format!("{what}: no answer in time; last trouble: {reason}"));
                 if e.kind() == Kind::Sink { e.retry(Retry::Backoff) } else { e }
             }
-            None => Error::sink(Kind::Connect, format!("{what}: no answer in time"))
-                .fix("see that the brokers run, and that this machine reaches the addresses they advertise"),
+            None => Error::sink(Kind::Connect, format!("{what}: no answer in time")).fix(BROKERS),
         }
     }
     /// A call failed.
@@ -198,8 +209,7 @@ pub fn from_code(code: Code, what: String) -> Error {
         | Code::CoordinatorNotAvailable
         | Code::CoordinatorLoadInProgress
         | Code::NotCoordinator
-        | Code::LeaderNotAvailable => Error::sink(Kind::Connect, what)
-            .fix("see that the brokers run, and that this machine reaches the addresses they advertise"),
+        | Code::LeaderNotAvailable => Error::sink(Kind::Connect, what).fix(BROKERS),
         Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Error::sink(Kind::Sink, what)
             .fix("fewer replicas are in sync than min.insync.replicas asks for: bring the other brokers back"),
         _ => Error::sink(Kind::Sink, what),
@@ -229,7 +239,7 @@ impl ClientContext for Trouble {
             self.with(|s| {
                 // "All brokers down" says less than what came before it.
                 if code != Code::AllBrokersDown || s.global.is_none() {
-                    s.global = Some((code, reason.to_owned()));
+                    s.global = Some((code, reason.to_owned(), Instant::now()));
                 }
             });
         }
