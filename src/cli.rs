@@ -88,10 +88,15 @@ impl From<Faults> for Failure {
 }
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        let fix = e.remedy().map_or(String::new(), |f| format!("\n  -> {f}"));
-        let text = format!("{e}{fix}");
+        let text = explain(&e);
         if e.kind() == Kind::Config { Failure::Config(text) } else { Failure::Run(text) }
     }
+}
+
+/// An error with its remedy.
+fn explain(e: &Error) -> String {
+    let fix = e.remedy().map_or(String::new(), |f| format!("\n  -> {f}"));
+    format!("{e}{fix}")
 }
 
 /// Runs the command line of the process.

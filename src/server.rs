@@ -25,7 +25,7 @@ struct Shared {
 /// Takes the address. Done before any pipeline starts, so that a second daemon on the same address is told at once.
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(listen).await.map_err(|e| {
-        Error::new(Kind::Config, Side::Own, Retry::Never, format!("the HTTP server cannot listen on {listen}"))
+        Error::new(Kind::Connect, Side::Own, Retry::Never, format!("the HTTP server cannot listen on {listen}"))
             .fix("change server.listen, or end what listens there; \"off\" does without the server")
             .cause(e)
     })

@@ -31,7 +31,9 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     let ended = runtime.block_on(daemon(config, metrics));
     // Not waited for: a thread that hangs in a library must not keep the process.
     runtime.shutdown_background();
-    if ended? { Ok(()) } else { Err(Failure::Run("a pipeline has failed; the log says which and why".into())) }
+    // Whatever its kind: the configuration has been found right, so this is a failure of running.
+    let ended = ended.map_err(|e| Failure::Run(super::explain(&e)))?;
+    if ended { Ok(()) } else { Err(Failure::Run("a pipeline has failed; the log says which and why".into())) }
 }
 
 async fn daemon(config: Config, metrics: Metrics) -> Result<bool> {
