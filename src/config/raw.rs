@@ -85,6 +85,10 @@ impl Walk<'_> {
     fn value(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Value> {
         Some(match value.get_ref() {
             DeValue::String(s) => match expand(s, self.outside) {
+                Ok(s) if s.contains('\0') => {
+                    self.faults.push(Fault::new(path, "has a NUL character", "remove it: nothing here can hold one"));
+                    Value::String(UNREADABLE.into())
+                }
                 Ok(s) => Value::String(s),
                 Err(wrong) => {
                     self.faults.extend(wrong.into_iter().map(|(what, fix)| Fault::new(path, what, fix)));
@@ -124,7 +128,7 @@ impl Walk<'_> {
 }
 
 /// Stands for a value whose reference could not be resolved; the key's own fault has been reported, and no other is
-/// reported about its value.
+/// reported about its value. It holds a NUL, which no value of a file does: nobody can write it.
 pub const UNREADABLE: &str = "\u{0}unreadable";
 
 #[cfg(test)]

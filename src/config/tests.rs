@@ -299,6 +299,26 @@ fn each_fault_has_its_path_and_remedy() {
 }
 
 #[test]
+fn nobody_can_write_the_stand_in_for_an_unreadable_value() {
+    let e = read(&format!("[kafka]\nbootstrap = \"\\u0000unreadable\"\n{SHOP}")).err().unwrap();
+    assert!(e.faults.len() == 1 && e.faults[0].1.what.contains("NUL"), "{e}");
+}
+
+#[test]
+fn the_example_in_the_documentation_is_right() {
+    let page = reference::page();
+    let toml = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    // This test's connector has no tables.
+    let toml = toml
+        .replace("tables = [\"public.*\"]\n", "")
+        .replace("\"postgres\"", "'fake'")
+        .replace("postgres://", "fake://");
+    let outside = Fixed([("PGPASSWORD".into(), "x".into())].into(), BTreeMap::new());
+    let config = read_with(&toml, &outside).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.pipelines[0].name, "shop");
+}
+
+#[test]
 fn what_two_pipelines_may_not_share() {
     for (part, says) in [
         ("topics = { name = 'x.{table}' }", "writes to the same topics"),
