@@ -420,7 +420,7 @@ impl Config {
             k.fault("url", format!("has the unknown parameter {name}"), fix);
         }
         // The same thing said twice, differently, is a contradiction and not a precedence to be learned.
-        let mut both = |k: &mut Keys<'_>, key: &str| -> Option<String> {
+        let both = |k: &mut Keys<'_>, key: &str| -> Option<String> {
             let own = k.filled(key);
             let theirs = param(key);
             if let (Some(a), Some(b)) = (&own, &theirs)

@@ -26,13 +26,11 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "pg_catalog"),
 ];
 
-/// What SQL sessions have beside that: they only read (`pg_logical_emit_message` is allowed in a read-only transaction;
-/// making a publication switches it off for that transaction), wait for no lock for long, and are never ended for waiting.
+/// What SQL sessions have beside that: they wait for no lock for long, and are never ended for waiting.
 const SESSION: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
     ("lock_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "0"),
-    ("default_transaction_isolation", "read\\ committed"),
 ];
 
 /// The settings as the start-up packet's `options`.
