@@ -528,17 +528,20 @@ impl Replication {
     /// Sends what is to be sent as far as the socket takes it, and reads once. `Pending` when there is nothing to read.
     /// Never gives 0: the end of the connection is an error.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Err(e)) = self.poll_send(cx) {
-            return Poll::Ready(Err(e));
-        }
+        let unsent = match self.poll_send(cx) {
+            Poll::Ready(Err(e)) => Some(e),
+            _ => None,
+        };
         self.make_room()?;
         let polled = pin!(self.io.read_buf(&mut self.buf)).poll(cx);
-        match polled {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the server closed the connection",
-            ))),
-            other => other,
+        match (polled, unsent) {
+            // What the server said before it went tells more than that nothing can be sent.
+            (Poll::Ready(Ok(n)), _) if n > 0 => Poll::Ready(Ok(n)),
+            (_, Some(e)) => Poll::Ready(Err(e)),
+            (Poll::Ready(Ok(_)), None) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")))
+            }
+            (other, None) => other,
         }
     }
 

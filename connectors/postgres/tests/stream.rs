@@ -300,7 +300,10 @@ async fn a_short_sender_timeout_and_a_paused_sink() {
         lab.run("CREATE TABLE paused.t (id int PRIMARY KEY, a text)").await;
         let c = lab.configured("");
         let (mut source, _) = lab.open(&c, None).await;
-        lab.run("INSERT INTO paused.t SELECT g, repeat('x', 50) FROM generate_series(1, 1000000) g").await;
+        tokio::select! {
+            r = source.tend() => panic!("tend ended: {r:?}"),
+            () = lab.run("INSERT INTO paused.t SELECT g, repeat('x', 50) FROM generate_series(1, 1000000) g") => {}
+        }
         let small = Limit { bytes: 1 << 20, changes: 10_000, ..LIMIT };
         let (first, _) = take(&mut source, 1, small).await;
         // The sink stands still for longer than the timeout, in the middle of the transaction.
