@@ -165,6 +165,7 @@ impl Reader {
             if self.current.is_none() {
                 self.current = self.free.try_recv().ok();
             }
+            let wants = self.current.is_none();
             let batch = if self.standing { None } else { self.current.as_mut() };
             let waits = !self.waiting.is_empty() || !self.told.is_empty();
             tokio::select! {
@@ -178,8 +179,8 @@ impl Reader {
                     self.changes_committed = committed.changes;
                 }
                 Some(ask) = self.asks.recv() => self.answer(ask).await?,
-                batch = self.free.recv(), if self.current.is_none() => match batch {
-                    Some(batch) => self.current = Some(batch),
+                free = self.free.recv(), if wants => match free {
+                    Some(empty) => self.current = Some(empty),
                     None => return Err(writer_gone()),
                 },
                 _ = hasten.tick(), if waits => self.source.hasten(),

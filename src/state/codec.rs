@@ -62,6 +62,7 @@ mod v1 {
         pub last: Option<Vec<u8>>,
         pub done: bool,
         pub rows: u64,
+        pub again: Vec<Vec<u8>>,
     }
     #[derive(Serialize, Deserialize)]
     pub struct Seen {
@@ -141,7 +142,13 @@ pub fn encode_table(t: &TableState) -> Result<Vec<u8>> {
         TableState::Reading { ranges } => v1::Table::Reading {
             ranges: ranges
                 .iter()
-                .map(|r| v1::Range { upto: vec(&r.upto), last: vec(&r.last), done: r.done, rows: r.rows })
+                .map(|r| v1::Range {
+                    upto: vec(&r.upto),
+                    last: vec(&r.last),
+                    done: r.done,
+                    rows: r.rows,
+                    again: r.again.iter().map(|k| k.to_vec()).collect(),
+                })
                 .collect(),
         },
         TableState::Whole { fence } => v1::Table::Whole { fence: vec(fence) },
@@ -157,7 +164,13 @@ pub fn decode_table(b: &[u8]) -> Result<TableState> {
         v1::Table::Reading { ranges } => TableState::Reading {
             ranges: ranges
                 .into_iter()
-                .map(|r| RangeState { upto: bytes(r.upto), last: bytes(r.last), done: r.done, rows: r.rows })
+                .map(|r| RangeState {
+                    upto: bytes(r.upto),
+                    last: bytes(r.last),
+                    done: r.done,
+                    rows: r.rows,
+                    again: r.again.into_iter().map(Bytes::from).collect(),
+                })
                 .collect(),
         },
         v1::Table::Whole { fence } => TableState::Whole { fence: bytes(fence) },

@@ -102,6 +102,8 @@ pub struct RangeState {
     pub done: bool,
     /// Rows read.
     pub rows: u64,
+    /// Keys of rows that must be read again: the stream has told them, but left values out.
+    pub again: Vec<Bytes>,
 }
 
 /// Keys that the stream has carried while the table was being read: a part of them, at most [`SEEN_KEYS_MAX`].
