@@ -85,10 +85,6 @@ impl Merge {
     pub fn is_idle(&self) -> bool {
         self.tables.is_empty()
     }
-    /// Keys remembered.
-    pub fn remembered(&self) -> usize {
-        self.count
-    }
 
     /// Notes the changes of a streamed batch. Gives what is to be stored with it, by table.
     pub fn observe(&mut self, batch: &Batch, id: &dyn Fn(&Txn) -> TxnId) -> Result<Vec<(TableId, Vec<SeenKey>)>> {

@@ -217,7 +217,7 @@ mod tests {
     }
     fn table() -> impl Strategy<Value = TableState> {
         let range = (some_bytes(), some_bytes(), any::<bool>(), any::<u64>())
-            .prop_map(|(upto, last, done, rows)| RangeState { upto, last, done, rows });
+            .prop_map(|(upto, last, done, rows)| RangeState { upto, last, done, rows, again: vec![] });
         prop_oneof![
             list(range, 0..5).prop_map(|ranges| TableState::Reading { ranges }),
             some_bytes().prop_map(|fence| TableState::Whole { fence }),

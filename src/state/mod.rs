@@ -217,8 +217,8 @@ mod tests {
             time_ms: 1_700_000_000_123,
         };
         let ranges = vec![
-            RangeState { upto: b("k5"), last: b("k3"), done: false, rows: 3 },
-            RangeState { upto: None, last: None, done: true, rows: u64::MAX },
+            RangeState { upto: b("k5"), last: b("k3"), done: false, rows: 3, again: vec![Bytes::from_static(b"k1")] },
+            RangeState { upto: None, last: None, done: true, rows: u64::MAX, again: vec![] },
         ];
         let tables = [
             ("public.orders", TableState::Reading { ranges }),
