@@ -3,12 +3,24 @@
 //! A sink is the state store. Its calls block and run on the writer's own thread. The order of calls is
 //! `open (append* commit)*`; after any error the sink is dropped and a new one is opened: there is no in-place repair.
 
+pub mod kafka;
+pub mod lines;
+pub mod partition;
+pub mod properties;
 pub mod records;
+pub mod state_topic;
+pub mod topics;
+mod trouble;
 
+pub use properties::property_faults;
 pub use records::{Header, Record, Records, Topic};
 
-use seachange_sdk::Result;
-use std::collections::BTreeMap;
+use crate::config::resolved::{self, Kafka};
+use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// What a pipeline has stored: opaque entries by key, see [`crate::state`].
 pub type Stored = BTreeMap<String, Vec<u8>>;
@@ -31,4 +43,40 @@ pub trait Sink: Send {
 
     /// Drops what was appended since the last commit, for an orderly end.
     fn abort(&mut self) -> Result<()>;
+
+    /// Records handed over that are still on their way: a gauge.
+    fn in_flight(&self) -> usize {
+        0
+    }
+}
+
+/// The sink of a pipeline; connects to nothing yet. Setting `stop` makes every wait inside it end with an error soon.
+pub fn build(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline, stop: Arc<AtomicBool>) -> Result<Box<dyn Sink>> {
+    Ok(match &pipeline.sink {
+        resolved::Sink::Kafka(sink) => {
+            Box::new(kafka::KafkaSink::new(needed(kafka)?, sink, &pipeline.topics, &pipeline.name, stop))
+        }
+        resolved::Sink::Stdout { state } => Box::new(lines::LinesSink::stdout(state)),
+        resolved::Sink::File { path, state } => Box::new(lines::LinesSink::file(path, state)),
+    })
+}
+
+/// What a pipeline has stored, read without fencing the daemon that may run it. `None`: nothing yet.
+pub fn peek(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Result<Option<Stored>> {
+    match &pipeline.sink {
+        resolved::Sink::Kafka(sink) => state_topic::peek_now(
+            needed(kafka)?,
+            &sink.transactional_id(&pipeline.name),
+            &sink.state_topic(&pipeline.name),
+            &pipeline.name,
+        ),
+        resolved::Sink::Stdout { state } | resolved::Sink::File { state, .. } => lines::read_state(state),
+    }
+}
+
+fn needed(kafka: Option<&Kafka>) -> Result<&Kafka> {
+    kafka.ok_or_else(|| {
+        Error::new(Kind::Config, Side::Own, Retry::Operator, "a pipeline writes to Kafka, but there is no [kafka]")
+            .fix("add [kafka] with bootstrap = \"host:port\"")
+    })
 }

@@ -1,0 +1,269 @@
+//! Topics: made before their first use, with configured partitions; how many partitions each has.
+//!
+//! Nothing is left to the broker's automatic creation: it would choose partitions, and for the state topic a retention
+//! that loses the position. So metadata are asked for without permission to create, what is missing is created in one
+//! request, and then metadata are awaited. "Exists already" is fine (somebody else was quicker); "not allowed" is an
+//! error that names the permission. Partition counts are kept until the sink is opened again: a topic that gets more
+//! partitions while the pipeline runs uses them after its next start, and keys move then, as with every producer.
+
+use super::{
+    properties,
+    trouble::{self, Trouble},
+};
+use crate::config::resolved::Kafka;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::Client,
+    config::FromClientConfigAndContext,
+    error::RDKafkaErrorCode as Code,
+};
+use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+/// When to give up: a deadline, and a flag that stops the pipeline.
+#[derive(Clone)]
+pub struct Patience {
+    stop: Arc<AtomicBool>,
+    until: Instant,
+}
+
+impl Patience {
+    /// From now on for this long.
+    pub fn new(stop: &Arc<AtomicBool>, time: Duration) -> Patience {
+        Patience { stop: Arc::clone(stop), until: Instant::now() + time }
+    }
+    /// Time left, at most `slice`. `None`: give up.
+    pub fn left(&self, slice: Duration) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() || self.stop.load(Ordering::Relaxed) { None } else { Some(left.min(slice)) }
+    }
+    /// The error of having given up.
+    pub fn over(&self, trouble: &Trouble, what: &str) -> Error {
+        if self.stop.load(Ordering::Relaxed) {
+            Error::sink(Kind::Sink, format!("{what}: stopped while waiting for Kafka"))
+        } else {
+            trouble.late(what)
+        }
+    }
+}
+
+/// How a topic is made.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Partitions.
+    pub partitions: i32,
+    /// Replication; `None`: the broker's default.
+    pub replication: Option<i32>,
+    /// Settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Partitions of a topic, or `None` if there is no such topic.
+pub fn partitions(client: &Client<Trouble>, topic: &str, patience: &Patience) -> Result<Option<i32>> {
+    let what = || format!("topic {topic}: reading its metadata");
+    loop {
+        let Some(slice) = patience.left(Duration::from_secs(2)) else {
+            return Err(patience.over(client.context(), &what()));
+        };
+        let metadata = match client.fetch_metadata(Some(topic), slice) {
+            Ok(m) => m,
+            Err(e) => {
+                let error = client.context().error(&what(), &e);
+                if error.retryable() == Retry::Backoff && patience.left(slice).is_some() {
+                    thread::sleep(Duration::from_millis(50).min(slice));
+                    continue;
+                }
+                return Err(if error.kind() == Kind::Connect {
+                    patience.over(client.context(), &what())
+                } else {
+                    error
+                });
+            }
+        };
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+        match found.error().map(Code::from) {
+            None if found.partitions().is_empty() => return Ok(None),
+            // A partition without leader (error or -1) is waited for: a record to it would only lie in the queue.
+            None if found.partitions().iter().all(|p| p.leader() >= 0) => {
+                return Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)));
+            }
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
+            None | Some(Code::LeaderNotAvailable) => thread::sleep(Duration::from_millis(10).min(slice)),
+            Some(code) => return Err(trouble::from_code(code, format!("{}: {code}", what()))),
+        }
+    }
+}
+
+/// Partitions of every topic, in order, after creating those that do not exist.
+pub fn ensure(
+    client: &Client<Trouble>,
+    kafka: &Kafka,
+    topics: &[(&str, &Shape)],
+    patience: &Patience,
+) -> Result<Vec<i32>> {
+    let mut counts = Vec::with_capacity(topics.len());
+    let mut missing = Vec::new();
+    for (i, (name, shape)) in topics.iter().enumerate() {
+        let count = partitions(client, name, patience)?;
+        if count.is_none() {
+            missing.push((i, *name, *shape));
+        }
+        counts.push(count.unwrap_or(0));
+    }
+    if missing.is_empty() {
+        return Ok(counts);
+    }
+    create(client.context(), kafka, &missing, patience)?;
+    for (i, name, _) in missing {
+        let mut wait = Duration::from_millis(2);
+        loop {
+            if let (Some(n), Some(slot)) = (partitions(client, name, patience)?, counts.get_mut(i)) {
+                *slot = n;
+                break;
+            }
+            let what = || format!("topic {name}: waiting for it to appear after its creation");
+            thread::sleep(patience.left(wait).ok_or_else(|| patience.over(client.context(), &what()))?);
+            wait = (wait * 2).min(Duration::from_millis(200));
+        }
+    }
+    Ok(counts)
+}
+
+fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], patience: &Patience) -> Result<()> {
+    let names = || missing.iter().map(|m| m.1).collect::<Vec<_>>().join(", ");
+    let what = || format!("creating topics {}", names());
+    let admin = Admin::new(trouble, kafka, &what())?;
+    let new: Vec<_> = missing
+        .iter()
+        .map(|(_, name, shape)| {
+            let mut t = NewTopic::new(name, shape.partitions, TopicReplication::Fixed(shape.replication.unwrap_or(-1)));
+            for (k, v) in &shape.settings {
+                t = t.set(k, v);
+            }
+            t
+        })
+        .collect();
+    let time = patience.left(Duration::from_secs(30)).ok_or_else(|| patience.over(trouble, &what()))?;
+    let options = AdminOptions::new().request_timeout(Some(time)).operation_timeout(Some(time));
+    let results = block_on(admin.client()?.create_topics(&new, &options), patience)
+        .ok_or_else(|| patience.over(trouble, &what()))?
+        .map_err(|e| trouble.error(&what(), &e))?;
+    for result in results {
+        match result {
+            Ok(name) => tracing::info!(topic = name, "topic created"),
+            Err((name, Code::TopicAlreadyExists)) => tracing::debug!(topic = name, "topic exists already"),
+            Err((name, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => {
+                return Err(Error::new(
+                    Kind::Auth,
+                    Side::Sink,
+                    Retry::Operator,
+                    format!("topic {name} does not exist and the broker does not let Seachange create it"),
+                )
+                .fix(format!(
+                    "grant the principal Create on the topic (kafka-acls --add --operation Create --operation Describe \
+                     --operation Write --topic {name}), or create the topic"
+                )));
+            }
+            Err((name, code)) => return Err(trouble::from_code(code, format!("creating topic {name}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Is the topic compacted, and nothing else? `None` when the broker does not say.
+pub fn compacted(trouble: &Trouble, kafka: &Kafka, topic: &str, patience: &Patience) -> Result<Option<bool>> {
+    let what = || format!("topic {topic}: reading its settings");
+    let admin = Admin::new(trouble, kafka, &what())?;
+    let time = patience.left(Duration::from_secs(10)).ok_or_else(|| patience.over(trouble, &what()))?;
+    let options = AdminOptions::new().request_timeout(Some(time));
+    let specifier = [ResourceSpecifier::Topic(topic)];
+    let results = block_on(admin.client()?.describe_configs(&specifier, &options), patience)
+        .ok_or_else(|| patience.over(trouble, &what()))?
+        .map_err(|e| trouble.error(&what(), &e))?;
+    match results.into_iter().next() {
+        Some(Ok(resource)) => {
+            let policy = resource.get("cleanup.policy").and_then(|e| e.value.as_deref());
+            Ok(policy.map(|p| p.trim() == "compact"))
+        }
+        Some(Err(code)) => {
+            tracing::debug!(topic, %code, "the broker does not tell the topic's settings");
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+/// An admin client for one request.
+struct Admin(Option<AdminClient<Trouble>>);
+
+impl Admin {
+    fn new(trouble: &Trouble, kafka: &Kafka, what: &str) -> Result<Admin> {
+        let client = AdminClient::from_config_and_context(&properties::client(kafka), trouble.clone())
+            .map_err(|e| trouble.error(what, &e))?;
+        Ok(Admin(Some(client)))
+    }
+    fn client(&self) -> Result<&AdminClient<Trouble>> {
+        self.0.as_ref().ok_or_else(|| Error::bug("an admin client is used after its end"))
+    }
+}
+
+impl Drop for Admin {
+    /// Ends it elsewhere: it waits up to 100 ms for its own thread, and start-up should not.
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Without a thread to do it, `client` was moved into the closure that is dropped here: it ends all the same.
+        if let Err(e) = thread::Builder::new().name("admin-end".into()).spawn(move || drop(client)) {
+            tracing::debug!(error = %e, "no thread to end an admin client in");
+        }
+    }
+}
+
+struct Unpark(Thread);
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread. The admin client completes its futures from a thread of its own, so nothing but
+/// parking is needed. `None`: patience is over.
+fn block_on<F: Future>(future: F, patience: &Patience) -> Option<F::Output> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(out) = future.as_mut().poll(&mut context) {
+            return Some(out);
+        }
+        thread::park_timeout(patience.left(Duration::from_millis(100))?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_by_time_and_by_flag() {
+        let stop = Arc::new(AtomicBool::new(false));
+        assert!(Patience::new(&stop, Duration::ZERO).left(Duration::from_secs(1)).is_none());
+        let p = Patience::new(&stop, Duration::from_secs(60));
+        assert_eq!(p.left(Duration::from_secs(1)), Some(Duration::from_secs(1)));
+        assert_eq!(p.over(&Trouble::new("p"), "x").kind(), Kind::Connect);
+        assert!(block_on(std::future::pending::<()>(), &Patience::new(&stop, Duration::from_millis(20))).is_none());
+        assert_eq!(block_on(async { 7 }, &p), Some(7));
+        stop.store(true, Ordering::Relaxed);
+        assert!(p.left(Duration::from_secs(1)).is_none());
+        assert!(p.over(&Trouble::new("p"), "x").what().contains("stopped"));
+    }
+}
