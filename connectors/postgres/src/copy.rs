@@ -1,0 +1,1 @@
+//! Placeholder: COPY is being written beside this.

@@ -1,0 +1,1 @@
+//! Placeholder: the decoders are being written beside this.
