@@ -4,32 +4,31 @@ use super::{Failure, block_on};
 use seachange_sdk::Connector;
 use std::io::Write;
 
-const HEAD: &str = r#"# A first configuration for Seachange. Check it:  seachange check --config FILE
-#                                       run it:    seachange run --config FILE
+const HEAD: &str = "# A first configuration for Seachange.
+#   check it:  seachange check --config FILE
+#   run it:    seachange run --config FILE
+";
 
+const KAFKA: &str = r#"
 [kafka]
 bootstrap = "127.0.0.1:9092"
 properties = { "compression.type" = "lz4" }   # any librdkafka property: TLS, SASL ...
+"#;
 
+const SERVER: &str = r#"
 [server]
 listen = "127.0.0.1:9464"                     # /metrics, /healthz, /readyz
 "#;
 
-fn tail(pipeline: &str) -> String {
-    format!(
-        r#"
-[pipeline.{pipeline}.topics]
-name = "{{pipeline}}.{{schema}}.{{table}}"        # the names that Debezium would use
+const TOPICS: &str = r#"name = "{pipeline}.{schema}.{table}"          # the names that Debezium would use
 partitions = 1                                # of topics that Seachange creates
+"#;
 
-[pipeline.{pipeline}.format]
-values = "plain"                              # or "debezium", for a drop-in
+const FORMAT: &str = r#"values = "plain"                              # or "debezium", for a drop-in
+"#;
 
-[pipeline.{pipeline}.sink]
-type = "kafka"                                # exactly once; stdout and file are for trying things out
-"#
-    )
-}
+const SINK: &str = r#"type = "kafka"                                # exactly once; stdout and file are for trying things out
+"#;
 
 pub(super) fn init(url: &str, connectors: &[&'static dyn Connector]) -> Result<(), Failure> {
     // The URL may hold a password: it is not repeated.
@@ -47,13 +46,25 @@ pub(super) fn init(url: &str, connectors: &[&'static dyn Connector]) -> Result<(
         .map_err(|e| Failure::Run(format!("standard output cannot be written: {e}")))
 }
 
-/// Puts the connector's part between the others.
+/// Puts the connector's part between the others; leaves out those that it has written itself.
 fn compose(source: &str) -> Result<String, Failure> {
     let bug = |what: &str| Failure::Run(format!("the connector wrote {what}: a fault of Seachange, please report it"));
     let table: toml::Table = source.parse().map_err(|_| bug("no TOML"))?;
-    let pipeline = table.get("pipeline").and_then(|p| p.as_table()).and_then(|p| p.keys().next());
-    let pipeline = pipeline.ok_or_else(|| bug("no pipeline"))?;
-    Ok(format!("{HEAD}\n{}\n{}", source.trim(), tail(pipeline)))
+    let pipelines = table.get("pipeline").and_then(|p| p.as_table());
+    let (name, own) = pipelines.and_then(|p| p.iter().next()).ok_or_else(|| bug("no pipeline"))?;
+    let mut out = String::from(HEAD);
+    for (root, text) in [("kafka", KAFKA), ("server", SERVER)] {
+        if !table.contains_key(root) {
+            out += text;
+        }
+    }
+    out += &format!("\n{}\n", source.trim());
+    for (part, text) in [("topics", TOPICS), ("format", FORMAT), ("sink", SINK)] {
+        if own.get(part).is_none() {
+            out += &format!("\n[pipeline.{name}.{part}]\n{text}");
+        }
+    }
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -69,6 +80,12 @@ mod tests {
         for key in ["kafka.bootstrap", "kafka.properties", "server.listen"] {
             assert!(crate::config::options::OPTIONS.iter().any(|o| o.path == key), "{key}");
         }
+        let Ok(text) = compose("[kafka]\nbootstrap = 'x:1'\n[pipeline.a.source]\n[pipeline.a.sink]\n") else {
+            panic!()
+        };
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["kafka"]["bootstrap"].as_str(), Some("x:1"));
+        assert_eq!(table["pipeline"]["a"]["topics"]["partitions"].as_integer(), Some(1));
         assert!(compose("x = ").is_err() && compose("[a]").is_err());
     }
 }
