@@ -16,7 +16,10 @@ use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::KafkaError,
+    message::DeliveryResult,
     metadata::Metadata,
+    producer::{BaseProducer, Producer, ProducerContext},
     types::RDKafkaErrorCode as Code,
 };
 use seachange_sdk::{
@@ -106,16 +109,35 @@ fn one(name: impl Into<String>, outcome: Outcome) -> Check {
     Check { name: name.into(), outcome }
 }
 
-/// Keeps what librdkafka says while it tries: that is where the reason stands, not in the error it returns.
+/// Keeps what librdkafka reports while it tries: the reason stands there, not in the error that a question returns.
 #[derive(Clone, Default)]
 struct Listener(Arc<Mutex<Option<String>>>);
 
 impl ClientContext for Listener {
-    fn log(&self, level: RDKafkaLogLevel, _fac: &str, message: &str) {
-        if (level as i32) <= (RDKafkaLogLevel::Error as i32) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down says less than why the first one is.
+        if heard.is_none() || error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            *heard = Some(reason.to_owned());
         }
     }
+}
+impl ProducerContext for Listener {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Asks for all brokers and topics. `Err` holds the reason, as well as it is known.
+fn metadata(client: &ClientConfig) -> Result<Metadata, String> {
+    let heard = Listener::default();
+    let asker: BaseProducer<Listener> =
+        BaseProducer::from_config_and_context(client, heard.clone()).map_err(|e| e.to_string())?;
+    asker.client().fetch_metadata(None, DEADLINE).map_err(|e| {
+        // Reports wait in a queue until somebody polls; no message is on its way, so one round is enough.
+        asker.poll(Duration::from_millis(100));
+        heard.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(e.to_string())
+    })
 }
 
 /// What Kafka has answered.
@@ -135,13 +157,12 @@ impl Brokers {
             Brokers { checks: vec![], admin: None, count: 0, topics: BTreeMap::new(), settings: BTreeMap::new() };
         let mut client = properties::client(kafka);
         client.set_log_level(RDKafkaLogLevel::Error);
-        let heard = Listener::default();
-        let admin = match AdminClient::from_config_and_context(&client, heard.clone()) {
+        let admin = match AdminClient::from_config_and_context(&client, Listener::default()) {
             Ok(admin) => Arc::new(admin),
             Err(e) => {
                 // The error names the property; its value, which it may repeat, could be a secret.
                 let what = match &e {
-                    rdkafka::error::KafkaError::ClientConfig(_, _, name, _) if !name.is_empty() => {
+                    KafkaError::ClientConfig(_, _, name, _) if !name.is_empty() => {
                         format!("librdkafka does not accept the property {name}")
                     }
                     _ => "librdkafka does not accept these properties together".into(),
@@ -151,24 +172,18 @@ impl Brokers {
                 return b;
             }
         };
-        let asked = admin.clone();
-        let answer = tokio::task::spawn_blocking(move || asked.inner().fetch_metadata(None, DEADLINE)).await;
-        match answer {
-            Ok(Ok(metadata)) => {
-                b.know(&metadata);
-                if let Some(first) = metadata.brokers().first() {
+        let answer = tokio::task::spawn_blocking(move || metadata(&client)).await;
+        match answer.unwrap_or_else(|e| Err(e.to_string())) {
+            Ok(found) => {
+                b.know(&found);
+                if let Some(first) = found.brokers().first() {
                     b.read_settings(&admin, first.id()).await;
                 }
             }
-            Ok(Err(e)) => {
-                let reason = heard.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let what = format!("no answer within {} s: {}", DEADLINE.as_secs(), reason.unwrap_or(e.to_string()));
+            Err(reason) => {
                 let fix = "look at kafka.bootstrap, the network, and TLS and SASL in kafka.properties";
+                let what = format!("no answer within {} s: {reason}", DEADLINE.as_secs());
                 b.checks.push(one("brokers", Fail(what, fix.into())));
-                return b;
-            }
-            Err(e) => {
-                b.checks.push(one("brokers", Fail(format!("the question broke off: {e}"), "report this".into())));
                 return b;
             }
         }
@@ -181,8 +196,7 @@ impl Brokers {
         self.count = metadata.brokers().len();
         self.topics = metadata.topics().iter().map(|t| (t.name().to_owned(), t.partitions().len())).collect();
         let names: Vec<String> = metadata.brokers().iter().map(|b| format!("{}:{}", b.host(), b.port())).collect();
-        let n = self.count;
-        let what = format!("{n} broker{}: {}", if n == 1 { "" } else { "s" }, names.join(", "));
+        let what = format!("{}: {}", self.count, names.join(", "));
         self.checks.push(one("brokers", Pass(what)));
     }
 
@@ -216,7 +230,7 @@ impl Brokers {
                     self.count
                 ),
             ),
-            Some(n) => Pass(format!("the transaction log will be made with {n} replicas")),
+            Some(n) => Pass(format!("the transaction log will be made, with {n} replica(s)")),
         };
         self.checks.push(one("transactions", outcome));
     }
