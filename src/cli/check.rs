@@ -13,7 +13,7 @@ use crate::{
     sink::properties,
 };
 use rdkafka::{
-    ClientContext,
+    ClientConfig, ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
@@ -155,7 +155,7 @@ impl Brokers {
     async fn ask(kafka: &Kafka) -> Brokers {
         let mut b =
             Brokers { checks: vec![], admin: None, count: 0, topics: BTreeMap::new(), settings: BTreeMap::new() };
-        let mut client = properties::client(kafka);
+        let mut client: ClientConfig = properties::client(kafka);
         client.set_log_level(RDKafkaLogLevel::Error);
         let admin = match AdminClient::from_config_and_context(&client, Listener::default()) {
             Ok(admin) => Arc::new(admin),

@@ -57,6 +57,10 @@ pub(super) fn reset(config: &Config, name: &str, yes: bool) -> Result<(), Failur
              -> stop the daemon, then say it again with --yes"
         )));
     }
+    if sink::peek(config.kafka.as_ref(), pipeline)?.is_none_or(|s| s.is_empty()) {
+        println!("{name}: nothing is stored");
+        return Ok(());
+    }
     let n = forget(config, pipeline)?;
     println!("{name}: {n} entries forgotten");
     Ok(())
