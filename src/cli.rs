@@ -14,7 +14,7 @@ use crate::{
 };
 use clap::{Parser, Subcommand};
 use seachange_sdk::{Error, Kind};
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Change data capture from databases to Kafka, exactly once.
 #[derive(Parser)]
@@ -133,9 +133,7 @@ fn load(file: &File) -> Result<Config, Failure> {
     let path = file.config.as_deref().ok_or_else(|| {
         Failure::Config("--config FILE is missing\n  -> name the configuration; `seachange init URL` writes one".into())
     })?;
-    // INTEGRATE: properties: &crate::sink::property_faults
-    let properties = |_: &BTreeMap<String, seachange_sdk::Secret>| Vec::new();
-    Ok(config::load(path, &Registry { connectors: CONNECTORS, properties: &properties })?)
+    Ok(config::load(path, &Registry { connectors: CONNECTORS, properties: &crate::sink::property_faults })?)
 }
 
 /// A runtime for commands that ask and end.

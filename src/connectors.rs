@@ -4,5 +4,6 @@ use seachange_sdk::Connector;
 
 /// All of them. The value of `type` in `[pipeline.NAME.source]` chooses one.
 pub const CONNECTORS: &[&dyn Connector] = &[
-    // INTEGRATE: #[cfg(feature = "postgres")] &seachange_postgres::Postgres,
+    #[cfg(feature = "postgres")]
+    &seachange_postgres::Postgres,
 ];

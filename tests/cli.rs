@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 const EXE: &str = env!("CARGO_BIN_EXE_seachange");
@@ -83,4 +86,106 @@ fn init_refuses_what_it_does_not_know_and_keeps_the_password() {
     let (code, out, err) = said(&seachange(&["init", "oracle://scott:hunter2@db/x"]));
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("no connector") && !err.contains("hunter2"), "{err}");
+}
+
+/// A daemon, ended when the test ends.
+struct Daemon {
+    child: Child,
+    err: BufReader<std::process::ChildStderr>,
+    said: String,
+}
+
+impl Daemon {
+    fn start(config: &str) -> Daemon {
+        let mut child = Command::new(EXE)
+            .args(["run", "--config", config])
+            .env_remove("NOTIFY_SOCKET")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let err = BufReader::new(child.stderr.take().unwrap());
+        Daemon { child, err, said: String::new() }
+    }
+    /// Reads the log up to a line that holds `part`, and gives what stands after it on that line.
+    fn wait_for(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.err.read_line(&mut line).unwrap() > 0, "ended before it said {part:?}:\n{}", self.said);
+            self.said += &line;
+            if let Some((_, rest)) = line.split_once(part) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+    /// Waits for the end: the exit code and the whole log.
+    fn end(mut self) -> (i32, String) {
+        let until = Instant::now() + Duration::from_secs(30);
+        let code = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status.code().unwrap();
+            }
+            assert!(Instant::now() < until, "still there:\n{}", self.said);
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        self.err.read_to_string(&mut self.said).unwrap();
+        (code, std::mem::take(&mut self.said))
+    }
+}
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Has ended already, mostly.
+        self.child.kill().ok();
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut s = TcpStream::connect(address).unwrap();
+    write!(s, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut out = String::new();
+    s.read_to_string(&mut out).unwrap();
+    out
+}
+
+/// The database is not there: the daemon waits for it, says so, and can be asked and ended all the same.
+#[test]
+fn run_is_up_without_a_database_and_ends_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |listen: &str| {
+        format!(
+            "[server]\nlisten = '{listen}'\n[pipeline.shop.source]\ntype = 'postgres'\n\
+             url = 'postgres://cdc:hunter2@127.0.0.1:1/none'\ntables = ['public.*']\n\
+             [pipeline.shop.sink]\ntype = 'file'\npath = '{0}/out'\n",
+            dir.path().display()
+        )
+    };
+    let (_a, path) = file(&config("127.0.0.1:0"));
+    let mut daemon = Daemon::start(&path);
+    let rest = daemon.wait_for("listening on http://");
+    let address = rest.split(' ').next().unwrap().to_owned();
+
+    assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
+    let metrics = get(&address, "/metrics");
+    assert!(metrics.contains("\nseachange_up 1\n") && metrics.contains("pipeline=\"shop\""), "{metrics}");
+    let ready = get(&address, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"ready\":false"), "{ready}");
+
+    // A second daemon on the same address is told at once.
+    let (_b, second) = file(&config(&address));
+    let (code, _, err) = said(&seachange(&["run", "--config", &second]));
+    assert!(
+        code == 1 && err.contains(&format!("cannot listen on {address}")) && err.contains("server.listen"),
+        "{err}"
+    );
+
+    daemon.signal("-TERM");
+    let (code, log) = daemon.end();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("SIGTERM"), "{log}");
+    for text in [&log, &metrics, &ready, &err] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }

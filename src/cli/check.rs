@@ -5,9 +5,12 @@
 //! is none. Nothing waits longer than [`DEADLINE`].
 
 use super::{Failure, block_on};
-use crate::config::{
-    Config,
-    resolved::{Kafka, KafkaSink, Pipeline, Sink},
+use crate::{
+    config::{
+        Config,
+        resolved::{Kafka, KafkaSink, Pipeline, Sink},
+    },
+    sink::properties,
 };
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -152,11 +155,7 @@ impl Brokers {
     async fn ask(kafka: &Kafka) -> Brokers {
         let mut b =
             Brokers { checks: vec![], admin: None, count: 0, topics: BTreeMap::new(), settings: BTreeMap::new() };
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &kafka.bootstrap);
-        for (name, value) in &kafka.properties {
-            client.set(name, value.reveal());
-        }
+        let mut client: ClientConfig = properties::client(kafka);
         client.set_log_level(RDKafkaLogLevel::Error);
         let admin = match AdminClient::from_config_and_context(&client, Listener::default()) {
             Ok(admin) => Arc::new(admin),

@@ -91,11 +91,13 @@ fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()>> {
                 _ = term.recv() => "SIGTERM",
                 _ = int.recv() => "SIGINT",
             };
-            if stop.send_replace(true) {
+            if *stop.borrow() {
                 tracing::warn!("{name} again: ending at once; what was not committed will be read again");
                 std::process::exit(1);
             }
             tracing::info!("{name}: committing what has been read, then ending; a second signal ends at once");
+            // After the line: what waits for this may end the process.
+            stop.send_replace(true);
         }
     })
 }

@@ -1,23 +1,30 @@
 //! `seachange state`: what the pipelines have stored, readable, and how to forget it.
 
 use super::Failure;
-use crate::config::{Config, resolved::Pipeline};
-use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use crate::{
+    config::{Config, resolved::Pipeline},
+    sink,
+    state::State,
+};
+use bytes::Bytes;
+use seachange_sdk::Result;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
-/// INTEGRATE: `crate::sink::read_state(config, pipeline)` and `crate::state::State::load(..)` dumped to JSON, with the
-/// position by `pipeline.source.describe_position`. Must read without fencing a running daemon.
-fn read(_config: &Config, pipeline: &Pipeline) -> Result<Value> {
-    Err(missing(pipeline))
+/// What is stored, in words. Fences nobody: a running daemon goes on.
+fn read(config: &Config, pipeline: &Pipeline) -> Result<Value> {
+    let Some(stored) = sink::peek(config.kafka.as_ref(), pipeline)? else { return Ok(Value::Null) };
+    // Only an opened source can put a key into words; to open one is no business of a command that shows.
+    let key = |k: &Bytes| k.iter().map(|b| format!("{b:02x}")).collect();
+    Ok(State::load(&stored)?.describe(|p| pipeline.source.describe_position(p), key))
 }
 
-/// INTEGRATE: tombstones every entry that is stored; answers how many there were.
-fn forget(_config: &Config, pipeline: &Pipeline) -> Result<usize> {
-    Err(missing(pipeline))
-}
-
-fn missing(pipeline: &Pipeline) -> Error {
-    Error::new(Kind::State, Side::Own, Retry::Never, "stored state cannot be read by this build").at(&pipeline.name)
+/// Forgets every entry; says how many there were. Fences a daemon that runs the pipeline: it must not commit on.
+fn forget(config: &Config, pipeline: &Pipeline) -> Result<usize> {
+    let mut sink = sink::build(config.kafka.as_ref(), pipeline, Arc::default())?;
+    let entries: sink::Entries = sink.open()?.into_keys().map(|key| (key, None)).collect();
+    sink.commit(&entries)?;
+    Ok(entries.len())
 }
 
 pub(super) fn show(config: &Config) -> Result<(), Failure> {
@@ -28,15 +35,12 @@ pub(super) fn show(config: &Config) -> Result<(), Failure> {
             Ok(state) => {
                 out.insert(p.name.clone(), state);
             }
-            Err(e) => failed.push(e),
+            Err(e) => failed.push(super::explain(&e.at(format!("pipeline {}", p.name)))),
         }
     }
     // What could be read is shown even if something could not.
     println!("{:#}", Value::Object(out));
-    match failed.into_iter().reduce(|first, e| first.cause(e)) {
-        Some(e) => Err(Failure::Run(e.to_string())),
-        None => Ok(()),
-    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Run(failed.join("\n"))) }
 }
 
 pub(super) fn reset(config: &Config, name: &str, yes: bool) -> Result<(), Failure> {
@@ -52,6 +56,10 @@ pub(super) fn reset(config: &Config, name: &str, yes: bool) -> Result<(), Failur
             "this makes the pipeline {name} forget its position and its snapshot: its next start is a first start\n  \
              -> stop the daemon, then say it again with --yes"
         )));
+    }
+    if sink::peek(config.kafka.as_ref(), pipeline)?.is_none_or(|s| s.is_empty()) {
+        println!("{name}: nothing is stored");
+        return Ok(());
     }
     let n = forget(config, pipeline)?;
     println!("{name}: {n} entries forgotten");
