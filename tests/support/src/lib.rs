@@ -42,7 +42,7 @@ pub fn unique(prefix: &str) -> String {
 
 /// Waits until `probe` gives a value, asking every 20 ms; panics at the deadline with `what` and the last reason.
 ///
-/// ```ignore
+/// ```text
 /// let rows = eventually(Duration::from_secs(30), "three records", async || {
 ///     let r = topic::read(&kafka.bootstrap, "t").await;
 ///     if r.len() == 3 { Ok(r) } else { Err(format!("{} records", r.len())) }
