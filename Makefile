@@ -1,0 +1,29 @@
+# The project's commands. Each is one script or one cargo command, and installs what it lacks.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build stop clean-run
+
+help:                 ## what there is
+	@sed -n 's/^\([a-z-]*\): *\(.*\)## /  make \1\t/p' Makefile | expand -t 20
+
+demo:                 ## real PostgreSQL changes arriving in a real Kafka, until Ctrl-C or for DEMO_SECONDS
+	@scripts/demo
+
+test:                 ## all tests, on real servers; the last line is the count
+	@scripts/test
+
+lint:                 ## format, clippy and documentation, warnings denied
+	@scripts/install build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
+
+build:                ## the release binary, target/release/seachange
+	@scripts/install build
+	cargo build --release --locked
+
+stop:                 ## stops whatever demo and tests have left running
+	@scripts/demo stop
+	@scripts/test stop
+
+clean-run: stop       ## forgets the throw-away servers and their software
+	rm -rf .run .demo
