@@ -73,7 +73,7 @@ fn format_speed() {
     let txn = Txn { ts_us: 1_700_000_000_123_456, ..super::support::txn(7) };
     batch.txns.push(txn);
     let table = batch.table_index(&schema);
-    const ROWS: u64 = 4096;
+    const ROWS: u64 = 1024;
     for i in 0..ROWS {
         let start = batch.cells.len() as u32;
         for (.., value) in &columns {
@@ -102,7 +102,7 @@ fn format_speed() {
         let mut encoder = Encoder::new("shop", "shop", &format, &topics()).unwrap();
         let mut records = Records::default();
         let mut best = f64::MAX;
-        for _ in 0..60 {
+        for _ in 0..400 {
             records.clear();
             let start = Instant::now();
             encoder.encode(&batch, NOW, &mut records).unwrap();
