@@ -68,8 +68,8 @@ pub struct Encoder {
     plans: Vec<Plan>,
     /// Plan of each of the batch's tables.
     resolved: Vec<usize>,
-    /// Which table each topic belongs to, to tell when two share one.
-    owners: HashMap<String, TableId>,
+    /// Which table each topic belongs to, to tell (once) when two share one.
+    owners: HashMap<String, (TableId, bool)>,
     /// Counts of plans that have been dropped.
     left: Vec<(TableId, [u64; 6], u64)>,
     shared: Shared,
@@ -195,9 +195,11 @@ impl Encoder {
                     };
                     let plan = Plan::new(table, &self.pipeline, &self.format, template)?;
                     if table.kind == TableKind::Table {
-                        let owner = self.owners.entry(plan.topic_name.clone()).or_insert_with(|| table.id.clone());
-                        if *owner != table.id {
-                            tracing::warn!(topic = plan.topic_name, table = %table.id, other = %owner, "two tables share a topic");
+                        let fresh = || (table.id.clone(), false);
+                        let (owner, told) = self.owners.entry(plan.topic_name.clone()).or_insert_with(fresh);
+                        if *owner != table.id && !std::mem::replace(told, true) {
+                            let (topic, other) = (plan.topic_name.as_str(), &*owner);
+                            tracing::warn!(topic, table = %table.id, %other, "two tables share a topic");
                         }
                     }
                     self.plans.push(plan);

@@ -55,39 +55,47 @@ impl SourcePlan {
 
     /// Writes the block of one change.
     pub fn write(&self, out: &mut Vec<u8>, change: &Change, txn: &Txn) {
+        let (mut at, mut us) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (at, us) = (at.format(change.at).as_bytes(), us.format(txn.ts_us).as_bytes());
         for step in &self.steps {
             match step {
                 Step::Constant(range) => out.extend_from_slice(&self.constants[range.clone()]),
-                Step::Field(field) => write_field(out, *field, change, txn),
+                Step::Field(field) => write_field(out, *field, change, txn, at, us),
             }
         }
     }
 }
 
-fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn) {
+/// Writes one field. `at` and `us` are the digits of the position and of the commit time, which are needed several times.
+#[inline]
+fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn, at: &[u8], us: &[u8]) {
     let null = |out: &mut Vec<u8>| out.extend_from_slice(b"null");
     match field {
+        // The digits of milliseconds and nanoseconds are those of microseconds, cut or with zeros, after 1970.
+        SourceValue::TsMs if txn.ts_us >= 1000 => out.extend_from_slice(&us[..us.len() - 3]),
         SourceValue::TsMs => json::int(out, txn.ts_us.div_euclid(1000)),
-        SourceValue::TsUs => json::int(out, txn.ts_us),
+        SourceValue::TsUs => out.extend_from_slice(us),
+        SourceValue::TsNs if txn.ts_us > 0 => {
+            out.extend_from_slice(us);
+            out.extend_from_slice(b"000");
+        }
         SourceValue::TsNs => json::int(out, txn.ts_us.saturating_mul(1000)),
         SourceValue::Snapshot if change.op == Op::Read => out.extend_from_slice(b"\"true\""),
         SourceValue::Snapshot => out.extend_from_slice(b"\"false\""),
         SourceValue::LsnSequence => {
-            out.extend_from_slice(b"\"[");
             if txn.prev_commit == 0 {
-                null(out);
+                out.extend_from_slice(b"\"[null,\\\"");
             } else {
-                out.extend_from_slice(b"\\\"");
+                out.extend_from_slice(b"\"[\\\"");
                 json::uint(out, txn.prev_commit);
-                out.extend_from_slice(b"\\\"");
+                out.extend_from_slice(b"\\\",\\\"");
             }
-            out.extend_from_slice(b",\\\"");
-            json::uint(out, change.at);
+            out.extend_from_slice(at);
             out.extend_from_slice(b"\\\"]\"");
         }
         SourceValue::TxnId if txn.id == 0 => null(out),
         SourceValue::TxnId => json::uint(out, txn.id),
-        SourceValue::At => json::uint(out, change.at),
+        SourceValue::At => out.extend_from_slice(at),
         SourceValue::Origin => match &txn.origin {
             Some(origin) => json::string(out, origin),
             None => null(out),
@@ -108,5 +116,48 @@ fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn
         | SourceValue::Schema
         | SourceValue::Table
         | SourceValue::Null => null(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seachange_sdk::{SourceField, Span};
+
+    #[test]
+    fn times_in_all_units() {
+        let id = TableId { database: "d".into(), schema: "s".into(), name: "t".into() };
+        let fields = [("ms", SourceValue::TsMs), ("us", SourceValue::TsUs), ("ns", SourceValue::TsNs)];
+        let fields = fields.into_iter().map(|(name, value)| SourceField { name, value }).collect();
+        let plan = SourcePlan::new(&SourceLayout { connector: "c", fields }, "p", &id);
+        let none = Span::NONE;
+        let change = Change {
+            op: Op::Create,
+            table: 0,
+            chunk: 0,
+            before: none,
+            after: none,
+            txn: 0,
+            at: 1,
+            order: 1,
+            table_order: 1,
+        };
+        for ts_us in [0, 1, 999, 1000, 1_700_000_000_123_456, -1, -1_000_001] {
+            let txn = Txn {
+                id: 1,
+                ts_us,
+                commit: 0,
+                prev_commit: 0,
+                origin: None,
+                origin_at: 0,
+                gtid: None,
+                begins: false,
+                ends: None,
+            };
+            let mut out = Vec::new();
+            plan.write(&mut out, &change, &txn);
+            let want = format!("{{\"ms\":{},\"us\":{ts_us},\"ns\":{}}}", ts_us.div_euclid(1000), ts_us * 1000);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
     }
 }

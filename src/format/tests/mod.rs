@@ -1,1 +1,8 @@
-//! Tests of the whole format.
+//! Tests of the whole format: batches made by hand, records read back.
+
+mod golden;
+mod records;
+mod schemas;
+mod speed;
+mod support;
+mod types;
