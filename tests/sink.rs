@@ -193,7 +193,7 @@ fn exactly_once() {
 
 fn state_topic_peek(b: &str, pipeline: &str) -> Option<seachange::sink::Stored> {
     let s = settings();
-    state_topic::peek_now(&kafka(b, &[]), &s.transactional_id(pipeline), &s.state_topic(pipeline), pipeline).unwrap()
+    state_topic::peek(&kafka(b, &[]), &s.transactional_id(pipeline), &s.state_topic(pipeline), pipeline).unwrap()
 }
 
 #[test]
