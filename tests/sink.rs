@@ -193,7 +193,7 @@ fn exactly_once() {
 
 fn state_topic_peek(b: &str, pipeline: &str) -> Option<seachange::sink::Stored> {
     let s = settings();
-    state_topic::peek_now(&kafka(b, &[]), &s.transactional_id(pipeline), &s.state_topic(pipeline), pipeline).unwrap()
+    state_topic::peek(&kafka(b, &[]), &s.transactional_id(pipeline), &s.state_topic(pipeline), pipeline).unwrap()
 }
 
 #[test]
@@ -520,7 +520,15 @@ fn cpu() -> Duration {
 #[ignore = "a measurement: run it in release, with --nocapture"]
 fn throughput() {
     let Some(b) = broker("throughput") else { return };
-    for (per_commit, partitions) in [(20_000, 1), (20_000, 6), (1_000, 1), (100, 1)] {
+    for (per_commit, partitions, overlap) in [
+        (20_000, 1, false),
+        (20_000, 1, true),
+        (20_000, 6, false),
+        (20_000, 6, true),
+        (1_000, 1, false),
+        (1_000, 1, true),
+        (100, 1, false),
+    ] {
         let (pipeline, topic) = (fresh("fast"), fresh("fast"));
         let mut s = sink_with(&kafka(&b, &[]), &pipeline, partitions);
         s.open().unwrap();
@@ -545,15 +553,20 @@ fn throughput() {
             fill(&mut r, c);
             filling += t.elapsed();
             let t = Instant::now();
+            s.finish_commit().unwrap();
+            commit += t.elapsed();
+            let t = Instant::now();
             s.append(&r).unwrap();
             append += t.elapsed();
             let t = Instant::now();
-            s.commit(&vec![("position".into(), Some(vec![0; 60]))]).unwrap();
+            let entries = vec![("position".into(), Some(vec![0; 60]))];
+            if overlap { s.begin_commit(&entries) } else { s.commit(&entries) }.unwrap();
             commit += t.elapsed();
         }
+        s.finish_commit().unwrap();
         let (n, took, used) = ((commits * per_commit) as f64, begun.elapsed(), cpu() - cpu_before);
         println!(
-            "{per_commit} records a commit, {partitions} partition(s): {:.0} records/s, {:.2} us CPU a record (of it {:.2} \
+            "{per_commit} records a commit, {partitions} partition(s), overlap {overlap}: {:.0} records/s, {:.2} us CPU a record (of it {:.2} \
              filling); append {:.2} us a record, commit {:.2} ms",
             n / took.as_secs_f64(),
             used.as_secs_f64() * 1e6 / n,

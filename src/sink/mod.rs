@@ -77,7 +77,7 @@ pub fn build(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline, stop: Arc<Ato
 /// What a pipeline has stored, read without fencing the daemon that may run it. `None`: nothing yet.
 pub fn peek(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline) -> Result<Option<Stored>> {
     match &pipeline.sink {
-        resolved::Sink::Kafka(sink) => state_topic::peek_now(
+        resolved::Sink::Kafka(sink) => state_topic::peek(
             needed(kafka)?,
             &sink.transactional_id(&pipeline.name),
             &sink.state_topic(&pipeline.name),

@@ -5,7 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-/// Index into [`Records::topics`].
+/// Index of a topic, given by [`Records::topic`].
 pub type Topic = u32;
 
 /// One record: ranges of [`Records::buf`].

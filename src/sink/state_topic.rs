@@ -197,8 +197,9 @@ pub fn read(
 }
 
 /// What is stored now, for a person: fences nobody and changes nothing, so what a running pipeline commits meanwhile may
-/// be missing. `None` when there is no state topic.
-fn peek(kafka: &Kafka, id: &str, topic: &str, trouble: &Trouble, patience: &Patience) -> Result<Option<Stored>> {
+/// be missing. `None` when there is no state topic. Waits 30 s at most.
+pub fn peek(kafka: &Kafka, id: &str, topic: &str, pipeline: &str) -> Result<Option<Stored>> {
+    let (trouble, patience) = (&Trouble::new(pipeline), &Patience::new(&Arc::default(), Duration::from_secs(30)));
     let Some(consumer) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
     let mut stored = Stored::new();
     loop {
@@ -239,10 +240,4 @@ pub fn check(kafka: &Kafka, topic: &str, pipeline: &str) -> Vec<Check> {
         Check { name: "kafka".into(), outcome: Outcome::Pass(format!("{} answers", kafka.bootstrap)) },
         Check { name: "state topic".into(), outcome: state },
     ]
-}
-
-/// [`peek`] for callers without a context: waits 30 s at most.
-pub fn peek_now(kafka: &Kafka, id: &str, topic: &str, pipeline: &str) -> Result<Option<Stored>> {
-    let patience = Patience::new(&Arc::default(), Duration::from_secs(30));
-    peek(kafka, id, topic, &Trouble::new(pipeline), &patience)
 }

@@ -8,7 +8,7 @@
 //! CRC32C of all of the above, little-endian                 4
 //! ```
 //! Every version ever written stays readable, and has a golden file under `tests/golden/state`. Version 1 is the
-//! structures in [`v1`]: they are apart from those that the program works with, so that a change of the latter cannot
+//! structures in `v1`: they are apart from those that the program works with, so that a change of the latter cannot
 //! change the bytes unnoticed. What is damaged, cut short, of another kind or from a newer Seachange is an error that says
 //! which; the checksum is looked at before anything is decoded, so a decoder only ever sees what an encoder wrote.
 //!
