@@ -56,8 +56,7 @@ impl Catalog {
             schema: r.schema.as_str().into(),
             name: r.name.as_str().into(),
         };
-        let schema =
-            TableSchema { id, kind: TableKind::Table, version: self.version, columns, key, layout: layout() };
+        let schema = TableSchema { id, kind: TableKind::Table, version: self.version, columns, key, layout: layout() };
         Ok(Bound { schema: Arc::new(schema), mask })
     }
 }

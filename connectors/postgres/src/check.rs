@@ -155,7 +155,10 @@ fn server(report: &mut Report, config: &Config, f: &Facts) {
             "switch on ssl at the server and set sslmode = \"verify-full\"",
         );
     }
-    if f.encrypted && !config.is_local() && matches!(config.sslmode, SslMode::Prefer | SslMode::Require) && config.tls.root.is_none()
+    if f.encrypted
+        && !config.is_local()
+        && matches!(config.sslmode, SslMode::Prefer | SslMode::Require)
+        && config.tls.root.is_none()
     {
         report.warn(
             "certificate",
@@ -183,7 +186,11 @@ fn server(report: &mut Report, config: &Config, f: &Facts) {
             "primary",
             format!(
                 "the server is a standby: the publication must be made on the primary{}",
-                if f.standby_feedback { "" } else { ", and hot_standby_feedback is off, so the slot can be invalidated" }
+                if f.standby_feedback {
+                    ""
+                } else {
+                    ", and hot_standby_feedback is off, so the slot can be invalidated"
+                }
             ),
             "make the publication on the primary; on the standby run ALTER SYSTEM SET hot_standby_feedback = on; \
              SELECT pg_reload_conf();",
@@ -380,7 +387,10 @@ fn slot_state(report: &mut Report, config: &Config, f: &Facts, found: Option<&Sl
             report.fail(
                 "max_replication_slots",
                 format!("all {most} are used"),
-                format!("drop unused slots, or run ALTER SYSTEM SET max_replication_slots = {}; and restart the server", most + 4),
+                format!(
+                    "drop unused slots, or run ALTER SYSTEM SET max_replication_slots = {}; and restart the server",
+                    most + 4
+                ),
             );
         } else {
             report.pass("slot", format!("{name} will be made ({used} of {most} slots used)"));
