@@ -505,3 +505,52 @@ async fn both_kinds_of_connection_print_alike() {
         assert_eq!(Op::ALL.len(), 6);
     }
 }
+
+/// Needs `SEACHANGE_TEST_PG_TLS`: URL of a server with TLS whose certificate names the URL's host but not `127.0.0.1`,
+/// and `SEACHANGE_TEST_PG_CA`: the folder with `ca.crt`. Both logins use SCRAM, so success with TLS proves the channel
+/// binding: a wrong one is refused by the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_modes() {
+    let (Ok(url), Ok(folder)) = (std::env::var("SEACHANGE_TEST_PG_TLS"), std::env::var("SEACHANGE_TEST_PG_CA")) else {
+        eprintln!("\n*** SKIPPED: SEACHANGE_TEST_PG_TLS and SEACHANGE_TEST_PG_CA are not set ***\n");
+        return;
+    };
+    let host = url.split_once('@').unwrap().1.split(':').next().unwrap().to_owned();
+    let by_address = url.replace(&host, "127.0.0.1");
+    let ca = format!("{folder}/ca.crt");
+    let wrong = tempfile_with(include_bytes!("other-ca.pem"));
+    for (url, mode, root, works) in [
+        (&url, "disable", None, true),
+        (&url, "prefer", None, true),
+        (&url, "require", None, true),
+        (&url, "require", Some(wrong.as_str()), false),
+        (&url, "verify-ca", Some(wrong.as_str()), false),
+        (&by_address, "verify-ca", Some(ca.as_str()), true),
+        (&url, "verify-full", Some(ca.as_str()), true),
+        (&by_address, "verify-full", Some(ca.as_str()), false),
+        (&url, "verify-full", None, false),
+    ] {
+        let root = root.map_or_else(String::new, |r| format!("ssl_root_cert = '{r}'"));
+        let text = format!("url = '{url}'\ntables = ['a.b']\nsslmode = '{mode}'\n{root}");
+        let config = Arc::new(Config::read("p", "p", &text.parse().unwrap()).unwrap());
+        let connector = Sql::new(config).unwrap();
+        let stream = Replication::connect(&connector).await;
+        let session = connector.connect().await;
+        assert_eq!(stream.is_ok(), works, "{mode} {root} {:?}", stream.err());
+        assert_eq!(session.is_ok(), works, "{mode} {root} {:?}", session.err());
+        match stream {
+            Ok(link) => assert_eq!(link.encrypted(), mode != "disable", "{mode}"),
+            Err(e) => assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Operator), "{e:?}"),
+        }
+        if let Err(e) = session {
+            assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Operator), "{e:?}");
+        }
+    }
+}
+
+/// Writes a file that outlives the test's connections.
+fn tempfile_with(bytes: &[u8]) -> String {
+    let path = std::env::temp_dir().join(format!("seachange-test-{}.pem", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
