@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Config, SslMode},
-    conn::Replication,
+    conn::{CLEAR_TEXT, Replication},
     errors,
     slot::{self, Candidate, Publication, Slot},
     sql::{Connector, ident, literal, table},
@@ -93,6 +93,14 @@ pub async fn check(config: &Arc<Config>) -> Vec<Check> {
             return report.0;
         }
     };
+    // First the connection that refuses to send a password in clear text; a missing right to replicate is told below.
+    let replication = Replication::connect(&connector).await;
+    if let Err(e) = &replication
+        && e.what().contains(CLEAR_TEXT)
+    {
+        report.error("connection", e);
+        return report.0;
+    }
     let client = match connector.connect().await {
         Ok(c) => c,
         Err(e) => {
@@ -110,7 +118,7 @@ pub async fn check(config: &Arc<Config>) -> Vec<Check> {
     };
     server(&mut report, config, &facts);
     if facts.replication || facts.superuser {
-        match Replication::connect(&connector).await {
+        match replication {
             Ok(_) => report.pass("replication connection", "the account may open one"),
             Err(e) => report.error("replication connection", &e),
         }

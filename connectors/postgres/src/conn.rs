@@ -45,6 +45,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// Part of the error with which a password is not sent in clear text over a network.
+pub const CLEAR_TEXT: &str = "the server asks for the password in clear text on an unencrypted connection";
 /// Size of a block of the read buffer.
 pub const BLOCK: usize = 256 << 10;
 /// A fresh block is taken when less than this is free.
@@ -332,9 +334,7 @@ impl Replication {
                             Kind::Auth,
                             Side::Source,
                             Retry::Operator,
-                            format!(
-                                "{doing}: the server asks for the password in clear text on an unencrypted connection"
-                            ),
+                            format!("{doing}: {CLEAR_TEXT}"),
                         )
                         .fix("use TLS (sslmode = \"verify-full\"), or scram-sha-256 in pg_hba.conf"));
                     }

@@ -3,6 +3,7 @@
 use crate::{
     check,
     config::{Config, Url},
+    conn::{CLEAR_TEXT, Replication},
     slot,
     sql::Connector,
 };
@@ -67,7 +68,13 @@ pub async fn init(url: &str) -> Result<String> {
     let config = Config::read(&pipeline, &path, &table)
         .map_err(|f| usage(f.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     let mut config = config;
-    let client = Connector::new(Arc::new(config.clone()))?.connect().await?;
+    let connector = Connector::new(Arc::new(config.clone()))?;
+    if let Err(e) = Replication::connect(&connector).await
+        && e.what().contains(CLEAR_TEXT)
+    {
+        return Err(e);
+    }
+    let client = connector.connect().await?;
     let found = slot::candidates(&client, &config.selection, &config.publication).await?;
 
     let mut schemas: BTreeMap<&str, Vec<&slot::Candidate>> = BTreeMap::new();

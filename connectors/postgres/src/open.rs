@@ -96,7 +96,9 @@ pub async fn open(config: &Arc<Config>, resume: Option<&Position>, binary: bool)
         )));
     }
 
-    let plan = PublicationPlan::new(config);
+    let mut plan = PublicationPlan::new(config);
+    // On a standby nothing can be made.
+    plan.create &= !server.standby;
     let existing = slot::find(&client, &config.slot).await?;
     if let (Some(p), None) = (&resume, &existing) {
         return Err(gap(format!("slot {} is gone, and with it the log after the stored position ({p})", config.slot)));
