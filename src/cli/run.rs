@@ -63,7 +63,7 @@ async fn daemon(config: Config, metrics: Metrics) -> Result<bool> {
         tracing::info!(pipeline = p.name, source = p.source.describe(), "starting");
     }
     notify(&[NotifyState::Ready]);
-    let ended = pipelines(config, board, stopped).await;
+    let ended = crate::pipeline::run(config, board, stopped).await;
     notify(&[NotifyState::Stopping]);
     keeper.abort();
     signals.abort();
@@ -71,14 +71,6 @@ async fn daemon(config: Config, metrics: Metrics) -> Result<bool> {
         s.abort();
     }
     ended
-}
-
-/// INTEGRATE: the one call into the pipelines: `crate::pipeline::run(config, board, stopped).await`. True when every
-/// pipeline ended in order.
-async fn pipelines(config: Config, board: Board, mut stopped: watch::Receiver<bool>) -> Result<bool> {
-    let _ = (config, board);
-    stopped.wait_for(|s| *s).await.map_err(|_| Error::bug("nobody is left to end the pipelines"))?;
-    Ok(true)
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly end, the second one ends the process.

@@ -182,8 +182,8 @@ fn remember(remembered: &mut Remembered, count: &mut usize, hash: u128, trace: T
             *count += 1;
         }
         Entry::Occupied(mut e) => {
-            // Values once left out stay untold until a whole row is emitted.
-            let partial = e.get().partial || trace.partial;
+            // A row once told whole stays whole: what a later change leaves out has not changed since.
+            let partial = e.get().partial && trace.partial;
             e.insert(Trace { txn: trace.txn, partial });
         }
     }

@@ -198,7 +198,8 @@ impl Assembler {
         if self.last.0 == oid && self.last.1 != 0 {
             return Ok(self.last.1);
         }
-        let i = *self.by_oid.get(&oid).ok_or_else(|| protocol(format!("pgoutput: a change of the unknown table {oid}")))?;
+        let i =
+            *self.by_oid.get(&oid).ok_or_else(|| protocol(format!("pgoutput: a change of the unknown table {oid}")))?;
         self.last = (oid, i);
         Ok(i)
     }
@@ -334,7 +335,9 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<()> {
-        let Some(txn) = self.txn.take() else { return Err(protocol("pgoutput ended a transaction that it had not begun")) };
+        let Some(txn) = self.txn.take() else {
+            return Err(protocol("pgoutput ended a transaction that it had not begun"));
+        };
         if txn.commit != commit {
             return Err(protocol("pgoutput ended another transaction than it had begun"));
         }
@@ -412,13 +415,32 @@ impl Assembler {
             let table = batch.table_index(schema);
             let chunk = batch.chunks.len() as u32;
             let (before, order) = (Span::NONE, 1);
-            batch.changes.push(Change { op: Op::Message, table, chunk, before, after, txn, at, order, table_order: order });
+            batch.changes.push(Change {
+                op: Op::Message,
+                table,
+                chunk,
+                before,
+                after,
+                txn,
+                at,
+                order,
+                table_order: order,
+            });
         }
     }
 
     #[inline]
     #[allow(clippy::too_many_arguments)]
-    fn row(&mut self, op: Op, oid: u32, at: u64, body: &[u8], base: u32, batch: &mut Batch, limit: &Limit) -> Result<()> {
+    fn row(
+        &mut self,
+        op: Op,
+        oid: u32,
+        at: u64,
+        body: &[u8],
+        base: u32,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<()> {
         let i = self.rel(oid)?;
         self.open("a change")?.seen += 1;
         let Some(rel) = self.rels.get(i as usize) else { return Err(Error::bug("a relation without an entry")) };

@@ -92,7 +92,15 @@ fn workload() -> Vec<(u64, Vec<Vec<u8>>)> {
                 d(110, &frames::commit(100, 110)),
             ],
         ),
-        (200, vec![d(150, &frames::begin(200, 2, 8)), d(0, &frames::relation(3, "skip", b'd', cols)), d(151, &insert(3, "x")), d(210, &frames::commit(200, 210))]),
+        (
+            200,
+            vec![
+                d(150, &frames::begin(200, 2, 8)),
+                d(0, &frames::relation(3, "skip", b'd', cols)),
+                d(151, &insert(3, "x")),
+                d(210, &frames::commit(200, 210)),
+            ],
+        ),
         (250, vec![d(250, &frames::logical(false, 250, "beside", b"now"))]),
         (
             300,
@@ -126,7 +134,16 @@ fn lines(b: &Batch) -> Vec<String> {
             let name = &b.tables[c.table as usize].id.name;
             format!(
                 "{} {name} [{}] [{}] at {} order {}/{} xid {} prev {} origin {:?}@{}",
-                c.op.letter(), cells(c.before), cells(c.after), c.at, c.order, c.table_order, t.id, t.prev_commit, t.origin, t.origin_at
+                c.op.letter(),
+                cells(c.before),
+                cells(c.after),
+                c.at,
+                c.order,
+                c.table_order,
+                t.id,
+                t.prev_commit,
+                t.origin,
+                t.origin_at
             )
         })
         .collect()
@@ -148,7 +165,10 @@ fn transactions() {
             format!("m {} [] [p c ] at 34 order 4/1 {o}", catalog::message_schema("d").id.name),
             format!("t a [] [] at 36 order 5/3 {o}"),
             format!("t b [] [] at 36 order 6/2 {o}"),
-            format!("m {} [] [beside now ] at 250 order 1/1 xid 0 prev 210 origin None@0", catalog::message_schema("d").id.name),
+            format!(
+                "m {} [] [beside now ] at 250 order 1/1 xid 0 prev 210 origin None@0",
+                catalog::message_schema("d").id.name
+            ),
             "d a [4 absent ] [] at 261 order 1/1 xid 9 prev 210 origin None@0".to_owned(),
         ]
     );
@@ -222,8 +242,10 @@ fn a_history_that_is_another_is_a_gap() {
     let mut b = Batch::default();
     let e = feed(&mut start(Some(&p)), &from_server(&workload(), 10), &mut b, &LIMIT, usize::MAX).unwrap_err();
     assert_eq!((e.kind(), e.retryable()), (Kind::Gap, Retry::Never));
-    let p = PgPosition { system: 1, end: 10, prev_commit: 0, inside: Some(Inside { commit: 100, ordinal: 99 }) }.encode();
-    let e = feed(&mut start(Some(&p)), &from_server(&workload(), 10), &mut Batch::default(), &LIMIT, usize::MAX).unwrap_err();
+    let p =
+        PgPosition { system: 1, end: 10, prev_commit: 0, inside: Some(Inside { commit: 100, ordinal: 99 }) }.encode();
+    let e = feed(&mut start(Some(&p)), &from_server(&workload(), 10), &mut Batch::default(), &LIMIT, usize::MAX)
+        .unwrap_err();
     assert_eq!(e.kind(), Kind::Gap);
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Config, SslMode},
-    conn::Replication,
+    conn::{CLEAR_TEXT, Replication},
     errors,
     slot::{self, Candidate, Publication, Slot},
     sql::{Connector, ident, literal, table},
@@ -93,6 +93,14 @@ pub async fn check(config: &Arc<Config>) -> Vec<Check> {
             return report.0;
         }
     };
+    // First the connection that refuses to send a password in clear text; a missing right to replicate is told below.
+    let replication = Replication::connect(&connector).await;
+    if let Err(e) = &replication
+        && e.what().contains(CLEAR_TEXT)
+    {
+        report.error("connection", e);
+        return report.0;
+    }
     let client = match connector.connect().await {
         Ok(c) => c,
         Err(e) => {
@@ -110,7 +118,7 @@ pub async fn check(config: &Arc<Config>) -> Vec<Check> {
     };
     server(&mut report, config, &facts);
     if facts.replication || facts.superuser {
-        match Replication::connect(&connector).await {
+        match replication {
             Ok(_) => report.pass("replication connection", "the account may open one"),
             Err(e) => report.error("replication connection", &e),
         }
@@ -155,7 +163,10 @@ fn server(report: &mut Report, config: &Config, f: &Facts) {
             "switch on ssl at the server and set sslmode = \"verify-full\"",
         );
     }
-    if f.encrypted && !config.is_local() && matches!(config.sslmode, SslMode::Prefer | SslMode::Require) && config.tls.root.is_none()
+    if f.encrypted
+        && !config.is_local()
+        && matches!(config.sslmode, SslMode::Prefer | SslMode::Require)
+        && config.tls.root.is_none()
     {
         report.warn(
             "certificate",
@@ -183,7 +194,11 @@ fn server(report: &mut Report, config: &Config, f: &Facts) {
             "primary",
             format!(
                 "the server is a standby: the publication must be made on the primary{}",
-                if f.standby_feedback { "" } else { ", and hot_standby_feedback is off, so the slot can be invalidated" }
+                if f.standby_feedback {
+                    ""
+                } else {
+                    ", and hot_standby_feedback is off, so the slot can be invalidated"
+                }
             ),
             "make the publication on the primary; on the standby run ALTER SYSTEM SET hot_standby_feedback = on; \
              SELECT pg_reload_conf();",
@@ -380,7 +395,10 @@ fn slot_state(report: &mut Report, config: &Config, f: &Facts, found: Option<&Sl
             report.fail(
                 "max_replication_slots",
                 format!("all {most} are used"),
-                format!("drop unused slots, or run ALTER SYSTEM SET max_replication_slots = {}; and restart the server", most + 4),
+                format!(
+                    "drop unused slots, or run ALTER SYSTEM SET max_replication_slots = {}; and restart the server",
+                    most + 4
+                ),
             );
         } else {
             report.pass("slot", format!("{name} will be made ({used} of {most} slots used)"));

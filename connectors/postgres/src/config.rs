@@ -162,11 +162,13 @@ impl Url {
             .or_else(|| text.strip_prefix("postgresql://"))
             .ok_or("does not begin with postgres:// or postgresql://")?;
         let decode = |s: &str| {
-            percent_decode_str(s).decode_utf8().map(|s| s.into_owned()).map_err(|_| "is not UTF-8 when decoded".to_owned())
+            percent_decode_str(s)
+                .decode_utf8()
+                .map(|s| s.into_owned())
+                .map_err(|_| "is not UTF-8 when decoded".to_owned())
         };
-        let some = |s: &str| -> Result<Option<String>, String> {
-            if s.is_empty() { Ok(None) } else { decode(s).map(Some) }
-        };
+        let some =
+            |s: &str| -> Result<Option<String>, String> { if s.is_empty() { Ok(None) } else { decode(s).map(Some) } };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -352,8 +354,7 @@ pub fn default_name(pipeline: &str) -> String {
 }
 
 fn valid_slot(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 impl Config {
@@ -456,17 +457,22 @@ impl Config {
             (None, Some(_)) => k.fault("ssl_key", "has no certificate", "set ssl_cert too"),
             _ => {}
         }
-        let connect_timeout = match (k.duration("connect_timeout", Duration::from_millis(100)), param("connect_timeout")) {
-            (Some(d), _) => d,
-            (None, Some(s)) => match s.parse::<u64>() {
-                Ok(n) if n > 0 => Duration::from_secs(n),
-                _ => {
-                    k.fault("url", "has a connect_timeout that is no number of seconds", "write connect_timeout=10");
-                    Duration::from_secs(10)
-                }
-            },
-            (None, None) => Duration::from_secs(10),
-        };
+        let connect_timeout =
+            match (k.duration("connect_timeout", Duration::from_millis(100)), param("connect_timeout")) {
+                (Some(d), _) => d,
+                (None, Some(s)) => match s.parse::<u64>() {
+                    Ok(n) if n > 0 => Duration::from_secs(n),
+                    _ => {
+                        k.fault(
+                            "url",
+                            "has a connect_timeout that is no number of seconds",
+                            "write connect_timeout=10",
+                        );
+                        Duration::from_secs(10)
+                    }
+                },
+                (None, None) => Duration::from_secs(10),
+            };
         let read_timeout = k.duration("read_timeout", Duration::from_secs(1)).unwrap_or(Duration::from_secs(60));
         let password = match (k.text("password"), url.password.clone().or_else(|| param("password").map(Secret::new))) {
             (Some(_), Some(_)) => {
@@ -593,8 +599,14 @@ mod tests {
         assert_eq!((u.user.as_deref(), u.password.as_ref().map(Secret::reveal)), (Some("a@b"), Some("p:w/")));
         assert_eq!((u.host.as_deref(), u.port, u.database.as_deref()), (Some("::1"), Some(77), Some("d b")));
         assert_eq!(u.params, [("sslmode".into(), "require".into()), ("host".into(), "/tmp".into())]);
-        for bad in ["mysql://x", "postgres://[::1/x", "postgres://h:99999/x", "postgres://a,b/x", "postgres://h/x?a", "postgres://%ff@h/x"]
-        {
+        for bad in [
+            "mysql://x",
+            "postgres://[::1/x",
+            "postgres://h:99999/x",
+            "postgres://a,b/x",
+            "postgres://h/x?a",
+            "postgres://%ff@h/x",
+        ] {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
     }
@@ -604,9 +616,18 @@ mod tests {
             "urll = 'x'\ntables = 'public.*'\nslot = 'Bad-Slot'\nheartbeat = '10'\nsslmode = 'on'\nssl_cert = 'a'\n\
              create = 'yes'\nexclude = [1, 'a.b.c']\ncolumns.excludes = []\nfailover = 1",
         );
-        for want in
-            ["urll", "url", "tables", "slot", "heartbeat", "sslmode", "ssl_cert", "create", "exclude[0]", "columns.excludes"]
-        {
+        for want in [
+            "urll",
+            "url",
+            "tables",
+            "slot",
+            "heartbeat",
+            "sslmode",
+            "ssl_cert",
+            "create",
+            "exclude[0]",
+            "columns.excludes",
+        ] {
             assert!(got.iter().any(|g| g == want), "{want} is not in {got:?}");
         }
     }
@@ -614,7 +635,10 @@ mod tests {
     fn suggestions_and_contradictions() {
         let f = read("url = 'postgres://c@h/d'\ntables = ['a.b']\npublicaton = 'x'").unwrap_err();
         assert!(f.iter().any(|f| f.fix == "did you mean publication?"), "{f:?}");
-        assert_eq!(paths("url = 'postgres://c@h/d?sslmode=require'\nsslmode = 'disable'\ntables = ['a.b']"), ["sslmode"]);
+        assert_eq!(
+            paths("url = 'postgres://c@h/d?sslmode=require'\nsslmode = 'disable'\ntables = ['a.b']"),
+            ["sslmode"]
+        );
         assert_eq!(paths("url = 'postgres://c:x@h/d'\npassword = 'y'\ntables = ['a.b']"), ["password"]);
         assert_eq!(paths("url = 'postgres://c@h/d'\ntables = ['a.b']\ncreate = false\nfailover = true"), ["failover"]);
         assert_eq!(paths("url = 'postgres://c@h/d'\ntables = []"), ["tables"]);

@@ -45,6 +45,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// Part of the error with which a password is not sent in clear text over a network.
+pub const CLEAR_TEXT: &str = "the server asks for the password in clear text on an unencrypted connection";
 /// Size of a block of the read buffer.
 pub const BLOCK: usize = 256 << 10;
 /// A fresh block is taken when less than this is free.
@@ -103,7 +105,9 @@ impl AsyncRead for Socket {
                         buf.advance(n);
                         Poll::Ready(Ok(()))
                     }
-                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Poll::Pending,
+                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                        Poll::Pending
+                    }
                     Err(e) => Poll::Ready(Err(e)),
                 }
             }
@@ -227,7 +231,8 @@ impl Replication {
             let path = Path::new(&c.host).join(format!(".s.PGSQL.{}", c.port));
             Io::Plain(Socket::Unix(UnixStream::connect(path).await.map_err(fail)?))
         } else {
-            let tcp = match tokio::time::timeout(c.connect_timeout, TcpStream::connect((c.host.as_str(), c.port))).await {
+            let tcp = match tokio::time::timeout(c.connect_timeout, TcpStream::connect((c.host.as_str(), c.port))).await
+            {
                 Ok(r) => r.map_err(fail)?,
                 Err(_) => return Err(fail(io::ErrorKind::TimedOut.into())),
             };
@@ -258,7 +263,8 @@ impl Replication {
                     })?;
                     let Io::Plain(socket) = io else { return Err(Error::bug("TLS inside TLS")) };
                     let stream = TlsConnector::from(config.clone()).connect(name, socket).await.map_err(fail)?;
-                    binding = stream.get_ref().1.peer_certificates().and_then(|l| l.first()).and_then(|c| tls::end_point(c));
+                    binding =
+                        stream.get_ref().1.peer_certificates().and_then(|l| l.first()).and_then(|c| tls::end_point(c));
                     io = Io::Tls(Box::new(stream));
                 }
                 b'N' if c.sslmode == SslMode::Prefer => {}
@@ -271,7 +277,11 @@ impl Replication {
                     )
                     .fix("switch on ssl at the server, or choose sslmode = \"prefer\" or \"disable\""));
                 }
-                _ => return Err(errors::protocol(format!("{doing}: the answer to the TLS request is not PostgreSQL's"))),
+                _ => {
+                    return Err(errors::protocol(format!(
+                        "{doing}: the answer to the TLS request is not PostgreSQL's"
+                    )));
+                }
             }
         }
         let mut this = Replication {
@@ -303,8 +313,13 @@ impl Replication {
         frontend::startup_message(parameters, &mut self.out).map_err(encode)?;
         let password = || {
             c.password.as_ref().map(|p| p.reveal().as_bytes()).ok_or_else(|| {
-                Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: the server asks for a password"))
-                    .fix("set password = \"${env:PGPASSWORD}\" in the pipeline's source")
+                Error::new(
+                    Kind::Auth,
+                    Side::Source,
+                    Retry::Operator,
+                    format!("{doing}: the server asks for a password"),
+                )
+                .fix("set password = \"${env:PGPASSWORD}\" in the pipeline's source")
             })
         };
         let mut scram: Option<sasl::ScramSha256> = None;
@@ -319,7 +334,7 @@ impl Replication {
                             Kind::Auth,
                             Side::Source,
                             Retry::Operator,
-                            format!("{doing}: the server asks for the password in clear text on an unencrypted connection"),
+                            format!("{doing}: {CLEAR_TEXT}"),
                         )
                         .fix("use TLS (sslmode = \"verify-full\"), or scram-sha-256 in pg_hba.conf"));
                     }
@@ -330,11 +345,8 @@ impl Replication {
                     frontend::password_message(hash.as_bytes(), &mut self.out).map_err(encode)?;
                 }
                 Message::AuthenticationSasl(body) => {
-                    let offered: Vec<String> = body
-                        .mechanisms()
-                        .map(|m| Ok(m.to_owned()))
-                        .collect()
-                        .map_err(|e| errors::io(doing, e))?;
+                    let offered: Vec<String> =
+                        body.mechanisms().map(|m| Ok(m.to_owned())).collect().map_err(|e| errors::io(doing, e))?;
                     let plus = offered.iter().any(|m| m == sasl::SCRAM_SHA_256_PLUS);
                     let plain = offered.iter().any(|m| m == sasl::SCRAM_SHA_256);
                     let (bind, name) = match &binding {
@@ -349,7 +361,10 @@ impl Replication {
                                 Kind::Auth,
                                 Side::Source,
                                 Retry::Operator,
-                                format!("{doing}: the server offers no log-in that is known here: {}", offered.join(", ")),
+                                format!(
+                                    "{doing}: the server offers no log-in that is known here: {}",
+                                    offered.join(", ")
+                                ),
                             )
                             .fix("use scram-sha-256 in pg_hba.conf"));
                         }
@@ -366,8 +381,9 @@ impl Replication {
                 Message::AuthenticationSaslFinal(body) => {
                     let s = scram.as_mut().ok_or_else(|| errors::protocol(format!("{doing}: SCRAM out of turn")))?;
                     s.finish(body.data()).map_err(|e| {
-                        Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: {e}"))
-                            .fix("the server could not prove that it knows the password: make sure that it is the right one")
+                        Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: {e}")).fix(
+                            "the server could not prove that it knows the password: make sure that it is the right one",
+                        )
                     })?;
                 }
                 Message::AuthenticationGss
@@ -445,16 +461,14 @@ impl Replication {
     pub async fn start(&mut self, sql: &str, doing: &str) -> Result<()> {
         frontend::query(sql, &mut self.out).map_err(|e| Error::bug(format!("{doing}: {e}")))?;
         loop {
-            if let Some(front) = self.front()? {
-                if self.buf.len() >= front.size {
-                    if front.tag == b'W' {
-                        self.buf.advance(front.size);
-                        return Ok(());
-                    }
-                    match self.message(doing).await? {
-                        Message::ParameterStatus(_) => continue,
-                        _ => return Err(errors::protocol(format!("{doing}: an unexpected message"))),
-                    }
+            if let Some(front) = self.front()?.filter(|f| self.buf.len() >= f.size) {
+                if front.tag == b'W' {
+                    self.buf.advance(front.size);
+                    return Ok(());
+                }
+                match self.message(doing).await? {
+                    Message::ParameterStatus(_) => continue,
+                    _ => return Err(errors::protocol(format!("{doing}: an unexpected message"))),
                 }
             }
             self.read_more(doing).await?;

@@ -102,8 +102,13 @@ pub fn sql(doing: &str, e: tokio_postgres::Error) -> Error {
             .fix("check sslmode, ssl_root_cert and the server's certificate");
     }
     if text.contains("password missing") {
-        return Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: the server asks for a password"))
-            .fix("set password = \"${env:PGPASSWORD}\" in the pipeline's source");
+        return Error::new(
+            Kind::Auth,
+            Side::Source,
+            Retry::Operator,
+            format!("{doing}: the server asks for a password"),
+        )
+        .fix("set password = \"${env:PGPASSWORD}\" in the pipeline's source");
     }
     Error::source(Kind::Connect, format!("{doing}: {text}")).fix("check that the server runs and can be reached")
 }
@@ -125,13 +130,10 @@ fn chain(e: &dyn std::error::Error) -> String {
 /// A broken connection.
 pub fn io(doing: &str, e: io::Error) -> Error {
     match e.kind() {
-        io::ErrorKind::InvalidData => Error::new(
-            Kind::Connect,
-            Side::Source,
-            Retry::Operator,
-            format!("{doing}: {}", chain(&e)),
-        )
-        .fix("check sslmode, ssl_root_cert and the server's certificate"),
+        io::ErrorKind::InvalidData => {
+            Error::new(Kind::Connect, Side::Source, Retry::Operator, format!("{doing}: {}", chain(&e)))
+                .fix("check sslmode, ssl_root_cert and the server's certificate")
+        }
         _ => Error::source(Kind::Connect, format!("{doing}: {}", chain(&e)))
             .fix("check that the server runs and can be reached"),
     }

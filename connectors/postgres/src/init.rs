@@ -3,6 +3,7 @@
 use crate::{
     check,
     config::{Config, Url},
+    conn::{CLEAR_TEXT, Replication},
     slot,
     sql::Connector,
 };
@@ -15,10 +16,8 @@ fn usage(what: String) -> Error {
 
 /// A bare TOML key from a database's name.
 fn pipeline_name(database: &str) -> String {
-    let name: String = database
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' })
-        .collect();
+    let name: String =
+        database.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect();
     if name.is_empty() { "main".into() } else { name }
 }
 
@@ -69,7 +68,13 @@ pub async fn init(url: &str) -> Result<String> {
     let config = Config::read(&pipeline, &path, &table)
         .map_err(|f| usage(f.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     let mut config = config;
-    let client = Connector::new(Arc::new(config.clone()))?.connect().await?;
+    let connector = Connector::new(Arc::new(config.clone()))?;
+    if let Err(e) = Replication::connect(&connector).await
+        && e.what().contains(CLEAR_TEXT)
+    {
+        return Err(e);
+    }
+    let client = connector.connect().await?;
     let found = slot::candidates(&client, &config.selection, &config.publication).await?;
 
     let mut schemas: BTreeMap<&str, Vec<&slot::Candidate>> = BTreeMap::new();
@@ -117,14 +122,23 @@ pub async fn init(url: &str) -> Result<String> {
         line(format!("# {}: {note}", schema.escape_debug()));
     }
     if schemas.is_empty() {
-        line("# No table that can be captured was found. Tables that appear later are captured when they match.".into());
+        line(
+            "# No table that can be captured was found. Tables that appear later are captured when they match.".into(),
+        );
     }
     line(format!("tables = [{}]", patterns.iter().map(|p| quoted(p)).collect::<Vec<_>>().join(", ")));
     line("# exclude = [\"public.tmp_*\"]".into());
     line("# columns.exclude = [\"public.users.password\"]".into());
     line("snapshot = \"initial\"                             # initial | never | only".into());
-    line(format!("# slot = {}, publication = {}: made at the first start", quoted(&config.slot), quoted(&config.publication)));
-    line("# heartbeat = \"10s\"                              # where this database is idle and its server is busy".into());
+    line(format!(
+        "# slot = {}, publication = {}: made at the first start",
+        quoted(&config.slot),
+        quoted(&config.publication)
+    ));
+    line(
+        "# heartbeat = \"10s\"                              # where this database is idle and its server is busy"
+            .into(),
+    );
     line(String::new());
     line(format!("[pipeline.{pipeline}.topics]"));
     line("name = \"{pipeline}.{schema}.{table}\"".into());
@@ -159,7 +173,10 @@ mod tests {
     use super::*;
     #[test]
     fn passwords_stay_out() {
-        assert_eq!(without_password("postgres://a:b@h:1/d?sslmode=require&password=x"), "postgres://a@h:1/d?sslmode=require");
+        assert_eq!(
+            without_password("postgres://a:b@h:1/d?sslmode=require&password=x"),
+            "postgres://a@h:1/d?sslmode=require"
+        );
         assert_eq!(without_password("postgres://h/d?password=x"), "postgres://h/d");
         assert_eq!(without_password("postgres://a:p%40@h"), "postgres://a@h");
     }

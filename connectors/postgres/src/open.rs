@@ -96,12 +96,15 @@ pub async fn open(config: &Arc<Config>, resume: Option<&Position>, binary: bool)
         )));
     }
 
-    let plan = PublicationPlan::new(config);
+    let mut plan = PublicationPlan::new(config);
+    // On a standby nothing can be made.
+    plan.create &= !server.standby;
     let existing = slot::find(&client, &config.slot).await?;
     if let (Some(p), None) = (&resume, &existing) {
         return Err(gap(format!("slot {} is gone, and with it the log after the stored position ({p})", config.slot)));
     }
-    let added = if server.standby { Vec::new() } else { slot::ensure_published(&client, &plan, &config.selection).await? };
+    let added =
+        if server.standby { Vec::new() } else { slot::ensure_published(&client, &plan, &config.selection).await? };
     plan.tell_later(added);
 
     let position = match existing {
@@ -118,19 +121,16 @@ pub async fn open(config: &Arc<Config>, resume: Option<&Position>, binary: bool)
         }
     };
 
-    let mut options = format!(
-        "proto_version '1', publication_names {}",
-        // The replication grammar knows no E'' strings, and a backslash is nothing special in it.
-        format!("'{}'", ident(&config.publication).replace('\'', "''"))
-    );
+    // The replication grammar knows no E'' strings, and a backslash is nothing special in it.
+    let publication = ident(&config.publication).replace('\'', "''");
+    let mut options = format!("proto_version '1', publication_names '{publication}'");
     if server.version >= 140_000 {
         options.push_str(", messages 'true'");
         if binary {
             options.push_str(", binary 'true'");
         }
     }
-    let sql =
-        format!("START_REPLICATION SLOT {} LOGICAL {} ({options})", ident(&config.slot), Lsn(position.end));
+    let sql = format!("START_REPLICATION SLOT {} LOGICAL {} ({options})", ident(&config.slot), Lsn(position.end));
     if let Err(e) = link.start(&sql, "opening the stream").await {
         if e.kind() == Kind::Connect && e.what().contains("55006") {
             let pid = slot::find(&client, &config.slot).await?.and_then(|s| s.active_pid);
@@ -188,7 +188,8 @@ fn position_of(config: &Config, found: &slot::Slot, resume: Option<PgPosition>) 
     if let Some(pid) = found.active_pid {
         return Err(slot::active(name, Some(pid)));
     }
-    let confirmed = found.confirmed.ok_or_else(|| errors::protocol(format!("slot {name} has no confirmed position")))?;
+    let confirmed =
+        found.confirmed.ok_or_else(|| errors::protocol(format!("slot {name} has no confirmed position")))?;
     match resume {
         None => Ok(PgPosition { system: 0, end: confirmed.0, prev_commit: 0, inside: None }),
         Some(p) if confirmed.0 > p.end => Err(gap(format!(

@@ -460,7 +460,7 @@ pub(crate) mod frames {
 
 #[cfg(test)]
 mod tests {
-    use super::{frames::*, frames::relation, *};
+    use super::{frames::relation, frames::*, *};
     use proptest::prelude::*;
 
     fn shape(columns: &[(bool, bool)]) -> Shape {

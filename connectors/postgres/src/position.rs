@@ -76,8 +76,8 @@ impl PgPosition {
     }
     /// Reads them back.
     pub fn decode(position: &Position) -> Result<PgPosition> {
-        let [system, end, prev_commit, commit, ordinal] = numbers::<5>(&position.0, POSITION_V1)
-            .ok_or_else(|| damaged("position", &position.0))?;
+        let [system, end, prev_commit, commit, ordinal] =
+            numbers::<5>(&position.0, POSITION_V1).ok_or_else(|| damaged("position", &position.0))?;
         let inside = (commit != 0).then_some(Inside { commit, ordinal });
         if inside.is_none() && ordinal != 0 {
             return Err(damaged("position", &position.0));

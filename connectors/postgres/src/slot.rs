@@ -222,14 +222,12 @@ pub async fn ensure_published(
 
 async fn publish(client: &Client, plan: &PublicationPlan, selection: &Selection) -> Result<Vec<TableAdded>> {
     let found = publication(client, &plan.name).await?;
-    let missing: Vec<Candidate> = candidates(client, selection, &plan.name)
-        .await?
-        .into_iter()
-        .filter(|c| c.wanted() && !c.published)
-        .collect();
+    let missing: Vec<Candidate> =
+        candidates(client, selection, &plan.name).await?.into_iter().filter(|c| c.wanted() && !c.published).collect();
     let names = |list: &[Candidate]| list.iter().map(|c| table(&c.schema, &c.name)).collect::<Vec<_>>();
     let refused = |what: String, sql: String| {
-        Error::new(Kind::Auth, Side::Source, Retry::Operator, what).fix(format!("run as the owner of the tables: {sql}"))
+        Error::new(Kind::Auth, Side::Source, Retry::Operator, what)
+            .fix(format!("run as the owner of the tables: {sql}"))
     };
     let Some(found) = found else {
         let sql = create_publication_sql(&plan.name, &names(&missing));
@@ -279,7 +277,11 @@ async fn publish(client: &Client, plan: &PublicationPlan, selection: &Selection)
         let sql = add_tables_sql(&plan.name, &[table(&c.schema, &c.name)]);
         match client.batch_execute(&sql).await {
             Ok(()) => {
-                tracing::info!(publication = plan.name, table = table(&c.schema, &c.name), "table added to publication");
+                tracing::info!(
+                    publication = plan.name,
+                    table = table(&c.schema, &c.name),
+                    "table added to publication"
+                );
                 added.push(TableAdded { schema: c.schema, name: c.name });
             }
             Err(e) => match e.code().map(|c| c.code().to_owned()).as_deref() {
@@ -377,7 +379,11 @@ pub async fn create(link: &mut Replication, config: &Config, version: u32) -> Re
     };
     let rows = link.query(&sql, &format!("making slot {}", config.slot)).await.map_err(|e| {
         let by_hand = create_slot_sql(&config.slot, config.failover);
-        if e.kind() == Kind::Auth { e.fix(format!("grant REPLICATION to the account, or run as one that has it: {by_hand}")) } else { e }
+        if e.kind() == Kind::Auth {
+            e.fix(format!("grant REPLICATION to the account, or run as one that has it: {by_hand}"))
+        } else {
+            e
+        }
     })?;
     let at = rows.first().and_then(|r| r.get(1)).and_then(|c| c.as_deref()).and_then(Lsn::parse);
     let at = at.ok_or_else(|| errors::protocol("CREATE_REPLICATION_SLOT gave no LSN"))?;
@@ -395,7 +401,13 @@ mod tests {
             create_publication_sql("p\"q", &t),
             "CREATE PUBLICATION \"p\"\"q\" FOR TABLE \"public\".\"a\"\"b\", \"Shop\".\"x\" WITH (publish_via_partition_root = true);"
         );
-        assert_eq!(create_publication_sql("p", &[]), "CREATE PUBLICATION \"p\" WITH (publish_via_partition_root = true);");
-        assert_eq!(create_slot_sql("s", true), "SELECT pg_create_logical_replication_slot('s', 'pgoutput', failover => true);");
+        assert_eq!(
+            create_publication_sql("p", &[]),
+            "CREATE PUBLICATION \"p\" WITH (publish_via_partition_root = true);"
+        );
+        assert_eq!(
+            create_slot_sql("s", true),
+            "SELECT pg_create_logical_replication_slot('s', 'pgoutput', failover => true);"
+        );
     }
 }

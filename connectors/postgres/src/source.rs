@@ -186,7 +186,13 @@ impl PgSource {
         let now = Instant::now();
         PgSource {
             link: start.link,
-            asm: Assembler::new(config.selection.clone(), &config.database, start.position, start.near_xid, start.binary),
+            asm: Assembler::new(
+                config.selection.clone(),
+                &config.database,
+                start.position,
+                start.near_xid,
+                start.binary,
+            ),
             binder: Binder { connector: start.connector, client: Some(start.client), catalog: start.catalog },
             slot: config.slot.clone(),
             wal: start.wal,
@@ -298,7 +304,9 @@ impl PgSource {
                     return Err(Error::source(Kind::Connect, "the server has ended the stream")
                         .fix("it does so when it is shut down: the pipeline connects again when it is back"));
                 }
-                other => return Err(errors::protocol(format!("the stream holds the unexpected message 0x{other:02x}"))),
+                other => {
+                    return Err(errors::protocol(format!("the stream holds the unexpected message 0x{other:02x}")));
+                }
             }
         }
     }
@@ -383,7 +391,10 @@ impl PgSource {
         let ask = timeout(Duration::from_secs(10).min(self.every * 2), self.binder.active_pid(&self.slot)).await;
         let ours = matches!(ask, Ok(Ok(Some(pid))) if pid == self.link.pid());
         if ours && now.duration_since(since) < PATIENCE {
-            tracing::warn!(seconds = now.duration_since(since).as_secs(), "the server is silent but still has the slot");
+            tracing::warn!(
+                seconds = now.duration_since(since).as_secs(),
+                "the server is silent but still has the slot"
+            );
             (self.heard, self.pinged) = (Instant::now(), false);
             return Ok(());
         }

@@ -27,11 +27,8 @@ pub const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What SQL sessions have beside that: they wait for no lock for long, and are never ended for waiting.
-const SESSION: &[(&str, &str)] = &[
-    ("statement_timeout", "0"),
-    ("lock_timeout", "10s"),
-    ("idle_in_transaction_session_timeout", "0"),
-];
+const SESSION: &[(&str, &str)] =
+    &[("statement_timeout", "0"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "0")];
 
 /// The settings as the start-up packet's `options`.
 pub fn options(session: bool) -> String {

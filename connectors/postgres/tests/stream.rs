@@ -31,6 +31,8 @@ fn superuser(url: &str) -> String {
 }
 
 async fn sql(url: &str) -> Client {
+    // Parameters (TLS) are for the connector under test.
+    let url = url.split('?').next().unwrap();
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect");
     tokio::spawn(connection);
     client
@@ -232,9 +234,13 @@ async fn logical_messages_and_heartbeat() {
         lab.run("CREATE TABLE messages.t (id int PRIMARY KEY)").await;
         let c = lab.configured("heartbeat = '100ms'");
         let (mut source, _) = lab.open(&c, None).await;
-        lab.run("BEGIN; INSERT INTO messages.t VALUES (1); SELECT pg_logical_emit_message(true, 'in', 'x'); COMMIT").await;
+        lab.run("BEGIN; INSERT INTO messages.t VALUES (1); SELECT pg_logical_emit_message(true, 'in', 'x'); COMMIT")
+            .await;
         lab.run("SELECT pg_logical_emit_message(false, 'beside', 'y')").await;
-        lab.run("BEGIN; INSERT INTO messages.t VALUES (2); SELECT pg_logical_emit_message(false, 'lost', 'z'); ROLLBACK").await;
+        lab.run(
+            "BEGIN; INSERT INTO messages.t VALUES (2); SELECT pg_logical_emit_message(false, 'lost', 'z'); ROLLBACK",
+        )
+        .await;
         let (got, _) = take(&mut source, 4, LIMIT).await;
         let name = |l: &str| l.split(' ').nth(1).unwrap().to_owned();
         assert_eq!(got.len(), 4, "{got:?}");
@@ -365,7 +371,10 @@ async fn a_cancelled_fill_loses_nothing() {
         let c = lab.configured("");
         let (mut source, _) = lab.open(&c, None).await;
         for i in 0..50 {
-            lab.run(&format!("INSERT INTO cancel.t SELECT {i} * 1000 + g, repeat('x', 100) FROM generate_series(1, 1000) g")).await;
+            lab.run(&format!(
+                "INSERT INTO cancel.t SELECT {i} * 1000 + g, repeat('x', 100) FROM generate_series(1, 1000) g"
+            ))
+            .await;
         }
         let mut ids: Vec<i64> = Vec::new();
         let mut b = Batch::default();
@@ -428,7 +437,9 @@ async fn preflight_tells_what_is_wrong() {
         workload(&lab).await;
         lab.run("CREATE TABLE preflight.nokey (a int)").await;
         let checks = lab.configured("").check().await;
-        let of = |name: &str| &checks.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("{name}: {checks:#?}")).outcome;
+        let of = |name: &str| {
+            &checks.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("{name}: {checks:#?}")).outcome
+        };
         assert!(matches!(of("connection"), Outcome::Pass(_)), "{checks:#?}");
         assert!(matches!(of("replication privilege"), Outcome::Pass(_)), "{checks:#?}");
         assert!(matches!(of("wal_level"), Outcome::Pass(_)));
@@ -436,12 +447,16 @@ async fn preflight_tells_what_is_wrong() {
         assert!(matches!(of("table preflight.light"), Outcome::Warn(..)));
         assert!(matches!(of("table preflight.seen"), Outcome::Warn(..)));
         let admin = sql(&superuser(&url)).await;
-        admin.batch_execute("DROP ROLE IF EXISTS preflight_weak; CREATE ROLE preflight_weak LOGIN PASSWORD 'weak'").await.unwrap();
+        admin
+            .batch_execute("DROP ROLE IF EXISTS preflight_weak; CREATE ROLE preflight_weak LOGIN PASSWORD 'weak'")
+            .await
+            .unwrap();
         let weak = url.replacen("cdc:cdc@", "preflight_weak:weak@", 1);
         let text = format!("url = '{weak}'\ntables = ['preflight.*', 'preflight.nothing_*']");
         let c = Postgres.configure("preflight", "pipeline.x.source", &text.parse().unwrap()).unwrap();
         let checks = c.check().await;
-        let failed: Vec<_> = checks.iter().filter(|c| matches!(c.outcome, Outcome::Fail(..))).map(|c| c.name.as_str()).collect();
+        let failed: Vec<_> =
+            checks.iter().filter(|c| matches!(c.outcome, Outcome::Fail(..))).map(|c| c.name.as_str()).collect();
         for want in ["replication privilege", "publication", "table preflight.plain"] {
             assert!(failed.contains(&want), "{want} is not in {failed:?}: {checks:#?}");
         }
@@ -450,9 +465,7 @@ async fn preflight_tells_what_is_wrong() {
         assert_eq!((e.kind(), e.retryable()), (Kind::Auth, Retry::Operator), "{e:?}");
         admin.batch_execute("DROP ROLE preflight_weak").await.unwrap();
         let wrong = url.replacen("cdc:cdc@", "cdc:wrong@", 1);
-        let c = Postgres
-            .configure("p", "p", &format!("url = '{wrong}'\ntables = ['a.b']").parse().unwrap())
-            .unwrap();
+        let c = Postgres.configure("p", "p", &format!("url = '{wrong}'\ntables = ['a.b']").parse().unwrap()).unwrap();
         assert!(matches!(&c.check().await[0].outcome, Outcome::Fail(..)));
         let e = c.open(None).await.err().expect("a wrong password");
         assert_eq!((e.kind(), e.retryable()), (Kind::Auth, Retry::Operator), "{e:?}");
@@ -472,14 +485,72 @@ async fn both_kinds_of_connection_print_alike() {
         let connector = Sql::new(config.clone()).unwrap();
         let client = connector.connect().await.unwrap();
         let mut link = Replication::connect(&connector).await.unwrap();
-        for name in ["DateStyle", "IntervalStyle", "TimeZone", "bytea_output", "extra_float_digits", "search_path",
-            "client_encoding", "lc_monetary", "xmloption"]
-        {
+        for name in [
+            "DateStyle",
+            "IntervalStyle",
+            "TimeZone",
+            "bytea_output",
+            "extra_float_digits",
+            "search_path",
+            "client_encoding",
+            "lc_monetary",
+            "xmloption",
+        ] {
             let rows = link.query(&format!("SHOW {name}"), "asking").await.unwrap();
             let here: String = client.query_one(&format!("SHOW {name}"), &[]).await.unwrap().get(0);
             assert_eq!(rows[0][0].as_deref(), Some(here.as_str()), "{name}");
         }
+        assert_eq!(link.encrypted(), url.contains("sslmode=require") || url.contains("sslmode=verify"));
         assert!(!Configuration::new((*config).clone()).describe().contains("cdc:cdc"));
         assert_eq!(Op::ALL.len(), 6);
     }
+}
+
+/// Needs `SEACHANGE_TEST_PG_TLS`: URL of a server with TLS whose certificate names the URL's host but not `127.0.0.1`,
+/// and `SEACHANGE_TEST_PG_CA`: the folder with `ca.crt`. Both logins use SCRAM, so success with TLS proves the channel
+/// binding: a wrong one is refused by the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_modes() {
+    let (Ok(url), Ok(folder)) = (std::env::var("SEACHANGE_TEST_PG_TLS"), std::env::var("SEACHANGE_TEST_PG_CA")) else {
+        eprintln!("\n*** SKIPPED: SEACHANGE_TEST_PG_TLS and SEACHANGE_TEST_PG_CA are not set ***\n");
+        return;
+    };
+    let host = url.split_once('@').unwrap().1.split(':').next().unwrap().to_owned();
+    let by_address = url.replace(&host, "127.0.0.1");
+    let ca = format!("{folder}/ca.crt");
+    let wrong = tempfile_with(include_bytes!("other-ca.pem"));
+    for (url, mode, root, works) in [
+        (&url, "disable", None, true),
+        (&url, "prefer", None, true),
+        (&url, "require", None, true),
+        (&url, "require", Some(wrong.as_str()), false),
+        (&url, "verify-ca", Some(wrong.as_str()), false),
+        (&by_address, "verify-ca", Some(ca.as_str()), true),
+        (&url, "verify-full", Some(ca.as_str()), true),
+        (&by_address, "verify-full", Some(ca.as_str()), false),
+        (&url, "verify-full", None, false),
+    ] {
+        let root = root.map_or_else(String::new, |r| format!("ssl_root_cert = '{r}'"));
+        let text = format!("url = '{url}'\ntables = ['a.b']\nsslmode = '{mode}'\n{root}");
+        let config = Arc::new(Config::read("p", "p", &text.parse().unwrap()).unwrap());
+        let connector = Sql::new(config).unwrap();
+        let stream = Replication::connect(&connector).await;
+        let session = connector.connect().await;
+        assert_eq!(stream.is_ok(), works, "{mode} {root} {:?}", stream.err());
+        assert_eq!(session.is_ok(), works, "{mode} {root} {:?}", session.err());
+        match stream {
+            Ok(link) => assert_eq!(link.encrypted(), mode != "disable", "{mode}"),
+            Err(e) => assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Operator), "{e:?}"),
+        }
+        if let Err(e) = session {
+            assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Operator), "{e:?}");
+        }
+    }
+}
+
+/// Writes a file that outlives the test's connections.
+fn tempfile_with(bytes: &[u8]) -> String {
+    let path = std::env::temp_dir().join(format!("seachange-test-{}.pem", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
 }
