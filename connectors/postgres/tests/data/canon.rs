@@ -49,12 +49,17 @@ pub fn sql(ty: &Type, e: &str) -> String {
              coalesce(encode(convert_to(x.value, 'UTF8'), 'hex'), '~'), ',' ORDER BY encode(convert_to(x.key, 'UTF8'), 'hex')), '') \
              || '}}' FROM public.each({e}) x HAVING ({e}) IS NOT NULL)"
         ),
-        Type::Array(inner) => format!(
-            "(SELECT coalesce(array_length({e}, 1), 0) || 'x' || coalesce(array_length({e}, 2), 0) || ':' || \
-             coalesce(string_agg(coalesce({}, '~'), ',' ORDER BY u.o), '') FROM unnest({e}) WITH ORDINALITY u(e, o) \
-             HAVING ({e}) IS NOT NULL)",
-            sql(inner, "u.e")
-        ),
+        Type::Array(inner) => {
+            // Names of its own at every depth: an inner `u` would hide the outer one.
+            let u = format!("u{}", e.len());
+            format!(
+                "(SELECT coalesce(array_length({e}, 1), 0) || 'x' || coalesce(array_length({e}, 2), 0) || ':' || \
+                 coalesce(string_agg(coalesce({}, '~'), ',' ORDER BY {u}.o), '') FROM \
+                 (SELECT x.e, row_number() OVER () AS o FROM (SELECT unnest({e}) AS e) x) {u} \
+                 HAVING ({e}) IS NOT NULL)",
+                sql(inner, &format!("{u}.e"))
+            )
+        }
         // What is text is its text; format() keeps the blanks that a cast of char(n) would strip.
         _ => format!("CASE WHEN ({e}) IS NOT NULL THEN encode(convert_to(format('%s', {e}), 'UTF8'), 'hex') END"),
     }

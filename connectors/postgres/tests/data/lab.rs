@@ -1,7 +1,7 @@
 //! Servers to test on, and a pipeline's view of each.
 
 use seachange_postgres::{config::Config, slot::PublicationPlan, snapshot::PgSnapshotter, sql::Connector};
-use seachange_sdk::{Chunk, ChunkReader, ChunkRequest, Range, Snapshotter, TableId, Value};
+use seachange_sdk::{Chunk, ChunkReader, ChunkRequest, Range, Snapshotter, TableId};
 use std::{future::Future, sync::Arc};
 use tokio_postgres::{Client, NoTls};
 
@@ -49,9 +49,8 @@ impl Lab {
             .batch_execute(&format!(
                 "SET client_min_messages = warning; DROP PUBLICATION IF EXISTS {name}_pub;
                  DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name};
-                 SELECT pg_advisory_lock(77);
-                 CREATE EXTENSION IF NOT EXISTS citext; CREATE EXTENSION IF NOT EXISTS hstore; CREATE EXTENSION IF NOT EXISTS ltree;
-                 SELECT pg_advisory_unlock(77)"
+                 SELECT pg_advisory_xact_lock(77);
+                 CREATE EXTENSION IF NOT EXISTS citext; CREATE EXTENSION IF NOT EXISTS hstore; CREATE EXTENSION IF NOT EXISTS ltree"
             ))
             .await
             .unwrap();
@@ -100,8 +99,10 @@ impl Lab {
         self.snapshotter.reader().await.unwrap()
     }
     /// All rows of a range in chunks.
-    pub async fn read(&self, mut request: ChunkRequest) -> Vec<Chunk> {
-        let mut reader = self.reader().await;
+    pub async fn read(&self, request: ChunkRequest) -> Vec<Chunk> {
+        self.read_by(&mut *self.reader().await, request).await
+    }
+    pub async fn read_by(&self, reader: &mut dyn ChunkReader, mut request: ChunkRequest) -> Vec<Chunk> {
         let mut out = Vec::new();
         loop {
             let chunk = reader.read(&request).await.unwrap();
@@ -128,11 +129,6 @@ pub fn rows(chunks: &[Chunk]) -> Rows {
         }
     }
     out
-}
-
-/// A value that outlives its bytes, for values that are not nested.
-pub fn owned(value: &Value<'_>) -> String {
-    format!("{value:?}")
 }
 
 /// Splits SQL at the semicolons that end statements.

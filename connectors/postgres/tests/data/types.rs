@@ -38,14 +38,14 @@ INSERT INTO types.lists (id) VALUES (3);
 CREATE TABLE types.ends (id int PRIMARY KEY, d date, ts timestamp, tz timestamptz, iv interval, tt timetz, t time, f8 double precision, f4 real, n numeric, m money, i8 bigint);
 INSERT INTO types.ends VALUES
   (-1, '4713-01-01 BC', '4713-01-01 00:00:00 BC', '4713-01-01 00:00:00+00 BC', '-178956970 years -8 mons', '00:00:00+15:59:59', '24:00:00', 5e-324, 1e-45, '-0.00000', '-92233720368547758.08', -9223372036854775808),
-  (-2, '5874897-12-31', '294276-12-31 23:59:59.999999', '294276-12-31 23:59:59.999999+00', '178956970 years 7 mons 2147483647 days 2562047788:00:54.775807', '24:00:00-15:59:59', '00:00:00.000001', 1.7976931348623157e308, 3.4028235e38, 1e1000, '92233720368547758.07', 9223372036854775807),
-  (-3, '0001-12-31 BC', '0001-12-31 23:59:59.999999 BC', '0001-12-31 23:59:59.5+00 BC', '-2147483648 days -2562047788:00:54.775808', '12:00:00.5+00:00:01', '12:30', -0.0, -0.0, 1e-1000, '-0.99', 0),
+  (-2, '5874897-12-31', '294276-12-31 23:59:59.999999', '294276-12-31 23:59:59.999999+00', interval '178956970 years 7 mons 2147483647 days 2147483647:00:00' + interval '414564141:00:54.775807', '24:00:00-15:59:59', '00:00:00.000001', 1.7976931348623157e308, 3.4028235e38, 1e1000, '92233720368547758.07', 9223372036854775807),
+  (-3, '0001-12-31 BC', '0001-12-31 23:59:59.999999 BC', '0001-12-31 23:59:59.5+00 BC', interval '-2147483648 days -2147483647:00:00' - interval '414564141:00:54.775807', '12:00:00.5+00:00:01', '12:30', -0.0, -0.0, 1e-1000, '-0.99', 0),
   (-4, '10000-01-01', '10000-01-01', '10000-01-01 00:00+00', '1 mon -1 days +00:00:01', '01:02:03-00:30', '23:59:59.9', 1e15, 1e6, 123456789012345678901234567890.123456789, '0.05', -1),
   (-5, 'infinity', '-infinity', 'infinity', '-1 mons +1 day -00:00:00.000001', '00:00:00', '00:00', 123456789.123456789, 16777216, 'NaN', '1234567.89', 1);
 INSERT INTO types.ends SELECT i,
   date '2000-01-01' + ((random() * 2 - 0.0008) * 1e9)::int,
-  timestamp '2000-01-01' + (random() * 294270 * interval '1 year') - (random() * 6600 * interval '1 year') * (i % 2),
-  timestamptz '2000-01-01 00:00+00' + (random() * random() * 294270 * interval '1 year'),
+  timestamp '2000-01-01' + (random() * 292000 * interval '1 year') - (random() * 6600 * interval '1 year') * (i % 2),
+  timestamptz '2000-01-01 00:00+00' + (random() * random() * 292000 * interval '1 year'),
   make_interval(years => (random() * 2e5 - 1e5)::int * (i % 2), months => (random() * 100 - 50)::int, days => (random() * 1e6 - 5e5)::int * (i % 3), secs => (random() * 1e7 - 5e6) * (i % 5)),
   ((time '00:00' + random() * interval '1 day')::timetz) AT TIME ZONE make_interval(secs => ((random() - 0.5) * 110000)::int),
   time '00:00' + random() * interval '1 day',
@@ -75,7 +75,12 @@ fn every_type_by_snapshot_and_by_stream() {
 async fn every_type(lab: Lab) {
     lab.run_each(WORKLOAD).await;
     // Negative scales came with 15.
-    let more = if lab.version < 150_000 { MORE.replace("numeric(5,-2)", "numeric(9,2)") } else { MORE.to_owned() };
+    // Servers before it fail to print an interval whose hours have more than 31 bits.
+    let more = if lab.version < 150_000 {
+        MORE.replace("numeric(5,-2)", "numeric(9,2)").replace("'414564141:00:54.775807'", "'00:00:00'")
+    } else {
+        MORE.to_owned()
+    };
     lab.run("SET search_path = pg_catalog, public").await;
     lab.run_each(&more).await;
     if lab.version >= 140_000 {
@@ -128,12 +133,13 @@ async fn every_type(lab: Lab) {
 
     let selection = Selection::parse("p", &["types.*".into()], &[], &[], &mut Vec::new());
     let mut catalog = Catalog::load(&session, &selection, &lab.connector.config().database).await.unwrap();
+    let mut reader = lab.reader().await;
     let mut compared = 0;
     for table in &names {
         if *table == "nokey" {
             continue;
         }
-        let chunks = lab.read(lab.request(table)).await;
+        let chunks = lab.read_by(&mut *reader, lab.request(table)).await;
         let schema = chunks[0].batch.tables[0].clone();
         let snapshot = rows(&chunks);
 
@@ -153,7 +159,8 @@ async fn every_type(lab: Lab) {
         assert_eq!(a, b, "{table}: snapshot and stream");
 
         // What is decoded is what the server says in other ways.
-        let key: Vec<String> = schema.key.iter().map(|i| quoted(&schema.columns[*i as usize].name)).collect();
+        let key: Vec<String> =
+            schema.key.iter().map(|i| format!("t.{}", quoted(&schema.columns[*i as usize].name))).collect();
         for (i, column) in schema.columns.iter().enumerate() {
             let sql =
                 format!("SELECT {} FROM types.{} t ORDER BY {}", canon::column(column), quoted(table), key.join(", "));
