@@ -4,16 +4,17 @@
 //! tables without a key, which are read in one). How a chunk is read is in [`reader`], how keys travel in [`keys`].
 //!
 //! `settle`: a transaction is in the log before it is visible. One that was committed in the log before the stream's start
-//! is not streamed, so the first chunk has to see it. It was in progress, as snapshots see it, when the wait began; so the
-//! wait takes the next transaction id (`xmax`) first and ends when no id below that is in progress (`xmin >= xmax`). The
-//! bound is taken when `settle` is called, which the core does after the stream was opened: never too early.
+//! is not streamed, so the first chunk has to see it. It had its id when the wait began; so the wait takes the *next* id to
+//! be assigned first, and ends when no lower one is in progress (`xmin` has reached it). A snapshot's `xmax` would not do
+//! as the bound: it is one past the last *ended* transaction, and the one that matters may lie beyond. The bound is taken
+//! when `settle` is called, which the core does after the stream was opened: never too early.
 
 pub mod keys;
 pub mod reader;
 
 use crate::{
     catalog::{self, Catalog, describe},
-    decode, errors,
+    decode, errors, position,
     slot::{self, PublicationPlan},
     sql::{Connector, table},
 };
@@ -97,20 +98,20 @@ impl Snapshotter for PgSnapshotter {
     async fn settle(&self) -> Result<()> {
         let client = self.connector.connect().await?;
         let asking = |e| errors::sql("waiting for older transactions", e);
+        // age() counts from the next id to be assigned, when the transaction that asks has none; 3 is the first id ever.
         let row = client
-            .query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8", &[])
+            .query_one("SELECT age('3'::xid), pg_snapshot_xmax(pg_current_snapshot())::text", &[])
             .await
             .map_err(asking)?;
-        let bound: i64 = row.get(0);
+        let next = row.get::<_, i32>(0).cast_unsigned().wrapping_add(3);
+        let bound = position::widen(next, number(row.get(1))?);
         let begun = Instant::now();
         let mut told = Instant::now();
         let mut pause = Duration::from_millis(5);
         loop {
-            let row = client
-                .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8", &[])
-                .await
-                .map_err(asking)?;
-            if row.get::<_, i64>(0) >= bound {
+            let row =
+                client.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await.map_err(asking)?;
+            if number(row.get(0))? >= bound {
                 return Ok(());
             }
             if told.elapsed() > Duration::from_secs(10) {
@@ -166,12 +167,17 @@ impl Snapshotter for PgSnapshotter {
     async fn reader(&self) -> Result<Box<dyn ChunkReader>> {
         let client = self.connector.connect().await?;
         let catalog = self.catalog(&client).await?;
-        Ok(Box::new(PgReader::new(self.connector.clone(), catalog, self.publication.name.clone())))
+        let reader = PgReader::new(self.connector.clone(), client, catalog, self.publication.name.clone()).await?;
+        Ok(Box::new(reader))
     }
 
     fn describe_key(&self, key: &Bytes) -> String {
         keys::describe(key)
     }
+}
+
+fn number(xid: &str) -> Result<u64> {
+    xid.parse().map_err(|_| Error::source(Kind::Protocol, "a transaction id is not a number"))
 }
 
 /// At most `parts - 1` values of the key's first column, ascending as the column sorts, that part the table about evenly:

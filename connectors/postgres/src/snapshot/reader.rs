@@ -101,9 +101,11 @@ pub struct PgReader {
 }
 
 impl PgReader {
-    /// A reader that connects when it is first used.
-    pub fn new(connector: Connector, catalog: Catalog, publication: String) -> PgReader {
-        PgReader { connector, catalog, publication, session: None, plan: None, whole: None }
+    /// A reader on a session of its own; should that end, the next read opens another.
+    pub async fn new(connector: Connector, client: Client, catalog: Catalog, publication: String) -> Result<PgReader> {
+        let mut reader = PgReader { connector, catalog, publication, session: None, plan: None, whole: None };
+        reader.take(client).await?;
+        Ok(reader)
     }
 
     async fn session(&mut self) -> Result<()> {
@@ -111,6 +113,10 @@ impl PgReader {
             return Ok(());
         }
         let client = self.connector.connect().await?;
+        self.take(client).await
+    }
+
+    async fn take(&mut self, client: Client) -> Result<()> {
         let doing = |e| errors::sql("preparing a session for the snapshot", e);
         client.batch_execute(SETTINGS).await.map_err(doing)?;
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(doing)?.get(0);
