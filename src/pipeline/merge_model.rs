@@ -6,9 +6,7 @@
 
 use super::*;
 use bytes::Bytes;
-use seachange_sdk::{
-    Column, Cut, Decoder, Fence, Position, SourceLayout, TableKind, TableSchema, Type, Value,
-};
+use seachange_sdk::{Column, Cut, Decoder, Fence, Position, SourceLayout, TableKind, TableSchema, Type, Value};
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 pub(in crate::pipeline) struct Rng(pub(in crate::pipeline) u64);
@@ -92,7 +90,8 @@ impl Database {
         }
     }
     pub(in crate::pipeline) fn reveal(&mut self, rng: &mut Rng) {
-        let Some(id) = self.invisible.iter().nth(rng.below(self.invisible.len().max(1) as u64) as usize).copied() else {
+        let Some(id) = self.invisible.iter().nth(rng.below(self.invisible.len().max(1) as u64) as usize).copied()
+        else {
             return;
         };
         self.invisible.remove(&id);
@@ -133,7 +132,15 @@ pub(in crate::pipeline) fn schema() -> Arc<TableSchema> {
     })
 }
 
-pub(in crate::pipeline) fn push(batch: &mut Batch, text: &mut Vec<u8>, op: Op, key: u64, version: u64, partial: bool, txn: u32) {
+pub(in crate::pipeline) fn push(
+    batch: &mut Batch,
+    text: &mut Vec<u8>,
+    op: Op,
+    key: u64,
+    version: u64,
+    partial: bool,
+    txn: u32,
+) {
     let start = batch.cells.len() as u32;
     for part in [key, version] {
         let off = text.len() as u32;
@@ -201,7 +208,10 @@ fn read(db: &Database, table: &Arc<TableSchema>, keys: impl Iterator<Item = u64>
 
 fn number(batch: &Batch, change: &Change, column: usize) -> u64 {
     let cells = batch.image(if change.after.is_some() { change.after } else { change.before });
-    std::str::from_utf8(cells[column].bytes(batch.chunk(change)).expect("value")).expect("text").parse().expect("number")
+    std::str::from_utf8(cells[column].bytes(batch.chunk(change)).expect("value"))
+        .expect("text")
+        .parse()
+        .expect("number")
 }
 
 /// One schedule. `settle` and the merge as built; the limit makes the merge forget.

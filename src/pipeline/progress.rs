@@ -4,12 +4,12 @@
 //! enough to go on after a kill at the chunk where it was: for each range of a table the last key delivered and the keys
 //! to be read again; and the keys that the stream has told meanwhile (see [`super::merge`]).
 
+use super::merge::SeenKey;
 use crate::{
     sink::Entries,
     state::{RangeState, SEEN_KEYS_MAX, Seen, State, TableState},
 };
 use bytes::Bytes;
-use super::merge::SeenKey;
 use seachange_sdk::{Error, Fence, Range, Result, TableId};
 use std::collections::BTreeMap;
 

@@ -19,9 +19,7 @@ use crate::{
     state::{State, TableState},
     status::{Entry as Status, Phase},
 };
-use seachange_sdk::{
-    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId,
-};
+use seachange_sdk::{Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId};
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
@@ -357,7 +355,12 @@ impl Reader {
             tracing::info!("snapshot is complete; streaming");
         } else if self.reported.elapsed() > Duration::from_secs(10) {
             self.reported = Instant::now();
-            tracing::info!(tables_left = left, rows = self.rows_read, rows_estimate = self.rows_estimate, "snapshot goes on");
+            tracing::info!(
+                tables_left = left,
+                rows = self.rows_read,
+                rows_estimate = self.rows_estimate,
+                "snapshot goes on"
+            );
         }
     }
 

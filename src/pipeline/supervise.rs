@@ -70,7 +70,12 @@ pub async fn supervise(
         let wait = match error.retryable() {
             Retry::Never => {
                 let fix = error.remedy().unwrap_or("see the log");
-                tracing::error!(kind = error.kind().name(), side = error.side().name(), fix, "{error}; the pipeline stays stopped until the process is started again");
+                tracing::error!(
+                    kind = error.kind().name(),
+                    side = error.side().name(),
+                    fix,
+                    "{error}; the pipeline stays stopped until the process is started again"
+                );
                 return false;
             }
             Retry::Operator => RETRY_MAX,
@@ -138,7 +143,15 @@ async fn run(
             .await
             .map_err(|_| Error::bug("the queue to the writer is closed at start"))?;
     }
-    let writer = Writer::new(pipeline, sink, state.checkpoint.clone(), opened.position.clone(), metrics.clone(), free_in, committed_in)?;
+    let writer = Writer::new(
+        pipeline,
+        sink,
+        state.checkpoint.clone(),
+        opened.position.clone(),
+        metrics.clone(),
+        free_in,
+        committed_in,
+    )?;
     let runtime = tokio::runtime::Handle::current();
     let span = tracing::Span::current();
     let (wrote_in, mut wrote) = oneshot::channel();
@@ -171,10 +184,8 @@ async fn run(
     status.set(Phase::Streaming);
     let reading = Reading::new(opened.snapshotter, pipeline.snapshot.clone(), pipeline.limits.clone(), ask_in);
     let mut reading = Task(tokio::spawn(tracing::Instrument::in_current_span(reading.run())));
-    let _polling = Task(tokio::spawn(tracing::Instrument::in_current_span(poll_status(
-        pipeline.source.clone(),
-        metrics.clone(),
-    ))));
+    let _polling =
+        Task(tokio::spawn(tracing::Instrument::in_current_span(poll_status(pipeline.source.clone(), metrics.clone()))));
 
     let ended = tokio::select! {
         ended = reader.run(shutdown) => ended,
@@ -203,7 +214,9 @@ async fn run(
         (Ok(end), Ok(())) => {
             match tokio::time::timeout(Duration::from_secs(5), reader.close()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(e)) => tracing::warn!(error = %e, "the source was not told the last position; the next start tells it"),
+                Ok(Err(e)) => {
+                    tracing::warn!(error = %e, "the source was not told the last position; the next start tells it")
+                }
                 Err(_) => tracing::warn!("the source did not answer the last word; the next start tells it"),
             }
             Ok(end)

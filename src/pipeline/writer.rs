@@ -202,7 +202,8 @@ impl Writer {
             return false;
         }
         if o.inside {
-            return o.records > 0 && (o.bytes >= self.limits.txn_bytes_max || self.age() > self.transaction_timeout / 3);
+            return o.records > 0
+                && (o.bytes >= self.limits.txn_bytes_max || self.age() > self.transaction_timeout / 3);
         }
         if o.records == 0 && o.entries.is_empty() {
             return self.last_commit.elapsed() >= self.limits.idle_interval;
