@@ -1,6 +1,6 @@
 //! Seachange: change data capture from databases to Kafka, exactly once.
 //!
-//! Layers, lower never imports upper: `config, metrics, status` < `format` < `sink, state` < `pipeline` < `server, cli`.
+//! Layers, lower never imports upper: `config, metrics, status, records` < `format` < `sink, state` < `pipeline` < `server, cli`.
 
 pub mod cli;
 pub mod config;
@@ -8,6 +8,7 @@ pub mod connectors;
 pub mod format;
 pub mod metrics;
 pub mod pipeline;
+pub mod records;
 pub mod server;
 pub mod sink;
 pub mod state;

@@ -287,7 +287,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "pipeline.NAME.limits.batch_bytes",
         Size("64KiB", "256MiB"),
-        Value("2MiB"),
+        Value("512KiB"),
         "Bytes of rows in one batch between reader and writer; about four batches are in memory.",
     ),
     opt(

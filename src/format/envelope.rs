@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::resolved::{Format, Topics, Values},
-    sink::{Header, Record, Records, Topic},
+    records::{Header, Record, Records, Topic},
 };
 use seachange_sdk::{Batch, Cell, Change, Error, Kind, Op, Result, Retry, Side, Span, TableId, TableKind, Txn};
 use std::{

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::resolved::{Format, Values},
-    sink::Topic,
+    records::Topic,
 };
 use seachange_sdk::{Cell, Decoder, Error, Result, TableId, TableKind, TableSchema};
 use std::{ops::Range, sync::Arc};

@@ -8,14 +8,13 @@ pub mod kafka;
 pub mod lines;
 pub mod partition;
 pub mod properties;
-pub mod records;
 pub mod state_topic;
 pub mod topics;
 mod transaction;
 mod trouble;
 
+pub use crate::records::{Header, Record, Records, Topic};
 pub use properties::property_faults;
-pub use records::{Header, Record, Records, Topic};
 
 use crate::config::resolved::{self, Kafka};
 use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};

@@ -4,7 +4,7 @@ use super::support::*;
 use crate::{
     config::resolved::{Format, Values},
     format::{Encoder, key_hash, resolved_defaults},
-    sink::Records,
+    records::Records,
 };
 use seachange_sdk::{Cell, Kind, Op, TableSchema, Type, Value, batch::TxnEnd};
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::support::{NOW, layout, topics};
 use crate::{
     config::resolved::{Format, Values},
     format::{Encoder, resolved_defaults},
-    sink::Records,
+    records::Records,
 };
 use seachange_sdk::{
     Batch, Cell, Change, Column, Decoder, Error, Op, Param, Result, Span, TableId, TableKind, TableSchema, Txn, Type,

@@ -4,7 +4,7 @@
 use crate::{
     config::resolved::{Format, Topics},
     format::{Clock, Encoder},
-    sink::Records,
+    records::Records,
 };
 use seachange_sdk::{
     Batch, Cell, Change, Column, Decoder, Error, Nested, Op, Param, Result, SourceField, SourceLayout, SourceValue,
@@ -233,7 +233,7 @@ pub struct Out {
 
 pub fn read(records: &Records) -> Vec<Out> {
     let string = |r: &std::ops::Range<u32>| String::from_utf8(records.bytes(r).to_vec()).unwrap();
-    let record = |r: &crate::sink::Record| Out {
+    let record = |r: &crate::records::Record| Out {
         topic: records.topic_name(r.topic).to_string(),
         key: r.key.as_ref().map(string),
         value: r.value.as_ref().map(string),
