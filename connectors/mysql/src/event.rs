@@ -84,17 +84,21 @@ pub struct Header {
 }
 
 impl Header {
-    /// Parses the first 19 bytes and checks the size against the bytes there are.
-    pub fn parse(event: &[u8]) -> Result<Header> {
+    /// Parses the first 19 bytes, whatever follows.
+    pub fn peek(event: &[u8]) -> Result<Header> {
         let mut b = Bytes::new(event);
-        let header = Header {
+        Ok(Header {
             timestamp: b.u32()?,
             kind: b.u8()?,
             server_id: b.u32()?,
             size: b.u32()?,
             log_pos: b.u32()?,
             flags: b.u16()?,
-        };
+        })
+    }
+    /// Parses the first 19 bytes and checks the size against the bytes there are.
+    pub fn parse(event: &[u8]) -> Result<Header> {
+        let header = Header::peek(event)?;
         if header.size as usize != event.len() {
             return Err(malformed(format!("an event of {} bytes says it has {}", event.len(), header.size)));
         }

@@ -68,6 +68,22 @@ impl<'a> TransactionPayload<'a> {
     pub fn plain_size(&self) -> u64 {
         self.plain_size
     }
+    /// Bytes of the packed events, at the end of the body.
+    pub fn packed_size(&self) -> usize {
+        self.data.len()
+    }
+    /// Reads event by event, so that memory is bounded by the largest event and not by the transaction. `data` is the
+    /// packed part, [`TransactionPayload::packed_size`] bytes.
+    pub fn reader(&self, data: bytes::Bytes) -> Result<PayloadReader> {
+        let data = bytes::Buf::reader(data);
+        let source: Box<dyn Read + Send> = if self.zstd {
+            let decoder = zstd::stream::read::Decoder::new(data).map_err(|e| damaged(&e))?;
+            Box::new(decoder)
+        } else {
+            Box::new(data)
+        };
+        Ok(PayloadReader { source, left: self.plain_size })
+    }
     /// The events, one after another, without checksums of their own.
     pub fn unpack(&self, limit: u64) -> Result<Vec<u8>> {
         if self.plain_size > limit.min(MOST) {
@@ -99,6 +115,38 @@ fn exactly(reader: impl Read, size: u64) -> Result<Vec<u8>> {
         Ok(out)
     } else {
         Err(malformed(format!("packed data that gives {} bytes where {size} were declared", out.len())))
+    }
+}
+
+/// The events of a packed transaction, unpacked one by one.
+pub struct PayloadReader {
+    source: Box<dyn Read + Send>,
+    left: u64,
+}
+
+impl PayloadReader {
+    /// The next event; `None` when exactly the declared size has been read and nothing follows.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<bytes::Bytes>> {
+        if self.left == 0 {
+            let more = self.source.read(&mut [0u8]).map_err(|e| damaged(&e))?;
+            return if more == 0 { Ok(None) } else { Err(malformed("a packed transaction with more than the declared size")) };
+        }
+        let mut head = [0u8; crate::event::HEADER];
+        self.source.read_exact(&mut head).map_err(|e| damaged(&e))?;
+        let size = u64::from(crate::event::Header::peek(&head)?.size);
+        if size < head.len() as u64 || size > self.left {
+            return Err(malformed("an event inside a packed transaction that does not fit it"));
+        }
+        let rest = size - head.len() as u64;
+        let mut event = Vec::with_capacity(size.min(1 << 20) as usize);
+        event.extend_from_slice(&head);
+        let got = (&mut self.source).take(rest).read_to_end(&mut event).map_err(|e| damaged(&e))?;
+        if got as u64 != rest {
+            return Err(malformed("a packed transaction that is cut off"));
+        }
+        self.left -= size;
+        Ok(Some(event.into()))
     }
 }
 
@@ -202,6 +250,30 @@ mod tests {
         ] {
             assert!(unpack(&bad).is_err());
         }
+    }
+    #[test]
+    fn event_by_event() {
+        let one = |n: usize| {
+            let mut e = vec![0u8; n];
+            e[9..13].copy_from_slice(&(n as u32).to_le_bytes());
+            e
+        };
+        let plain = [one(19), one(500), one(30)].concat();
+        let read = |declared: u64, packed: &[u8]| -> Result<Vec<usize>> {
+            let body = payload(0, declared as u32, packed);
+            let p = TransactionPayload::parse(&body)?;
+            let mut r = p.reader(bytes::Bytes::copy_from_slice(&body[body.len() - p.packed_size()..]))?;
+            let mut sizes = vec![];
+            while let Some(e) = r.next()? {
+                sizes.push(e.len());
+            }
+            Ok(sizes)
+        };
+        let packed = zstd::encode_all(&plain[..], 3).unwrap();
+        let n = plain.len() as u64;
+        assert_eq!(read(n, &packed).unwrap(), [19, 500, 30]);
+        assert!(read(n - 30, &packed).is_err() && read(n + 1, &packed).is_err() && read(n - 1, &packed).is_err());
+        assert!(read(n, &packed[..packed.len() - 6]).is_err() && read(n, &[]).is_err());
     }
     #[test]
     fn mariadb_events() {

@@ -78,8 +78,22 @@ pub struct Stand {
     pub place: Place,
     /// Rows of the next transaction that have been delivered; 0: none.
     pub rows: u64,
+    /// Fingerprint of the table selection under which they were counted.
+    pub selection: u64,
     /// Where to read from again because of prepared transactions, and how far that was by GTID (MariaDB).
     pub restart: Option<(Place, GtidPos)>,
+}
+
+/// A number that changes with the captured tables.
+pub fn fingerprint(selection: &seachange_sdk::Selection) -> u64 {
+    let patterns = selection.include.iter().map(|p| ('+', p)).chain(selection.exclude.iter().map(|p| ('-', p)));
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for (sign, p) in patterns {
+        for c in std::iter::once(sign).chain(p.text().chars()).chain(['\0']) {
+            hash = (hash ^ u64::from(c)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash
 }
 
 const VERSION: u8 = 1;
@@ -125,6 +139,7 @@ impl Stand {
         put(&mut out, &self.place.file);
         out.extend(self.place.offset.to_le_bytes());
         out.extend(self.rows.to_le_bytes());
+        out.extend(self.selection.to_le_bytes());
         match &self.restart {
             None => out.push(0),
             Some((place, gtids)) => {
@@ -154,6 +169,7 @@ impl Stand {
         };
         let place = Place { file: r.text()?, offset: r.number()? };
         let rows = r.number()?;
+        let selection = r.number()?;
         let restart = match r.byte()? {
             0 => None,
             _ => {
@@ -164,7 +180,7 @@ impl Stand {
         if !r.0.is_empty() {
             return Err(unreadable("there is more than there should be"));
         }
-        Ok(Stand { server, gtids, place, rows, restart })
+        Ok(Stand { server, gtids, place, rows, selection, restart })
     }
 }
 
@@ -252,9 +268,10 @@ mod tests {
             gtids: Gtids::Maria("0-1-2".parse().unwrap()),
             place: at("b.1", 4),
             rows: 3,
+            selection: 5,
             restart: Some((at("b.0", 9), GtidPos::default())),
         };
-        let golden: &[u8] = b"\x01\x01\0\0\0u\x02\x05\0\0\x000-1-2\x03\0\0\0b.1\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\x03\0\0\0b.0\x09\0\0\0\0\0\0\0\0\0\0\0";
+        let golden: &[u8] = b"\x01\x01\0\0\0u\x02\x05\0\0\x000-1-2\x03\0\0\0b.1\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\x03\0\0\0b.0\x09\0\0\0\0\0\0\0\0\0\0\0";
         assert_eq!(s.encode().0, golden);
         assert_eq!(Stand::decode(&Position(golden.into())).unwrap(), s);
         assert_eq!(s.to_string(), "b.1:4 (GTID 0-1-2) and 3 rows of the transaction after it");
@@ -267,7 +284,7 @@ mod tests {
                 1 => Gtids::MySql("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:t:7".parse().unwrap()),
                 _ => Gtids::Maria("0-1-9,3-2-7".parse().unwrap()),
             };
-            let s = Stand { server, gtids, place: at(&file, offset), rows, restart: (kind == 2).then(|| (at(&file, 1), GtidPos::default())) };
+            let s = Stand { server, gtids, place: at(&file, offset), rows, selection: rows ^ offset, restart: (kind == 2).then(|| (at(&file, 1), GtidPos::default())) };
             prop_assert_eq!(Stand::decode(&s.encode()).unwrap(), s.clone());
             let bytes = s.encode().0;
             for cut in 0..bytes.len() {

@@ -1,0 +1,1090 @@
+//! From events to batches: transactions, tables, rows. No I/O: what has to be asked of the catalog is answered by the caller.
+//!
+//! - A group of events begins with a GTID (or BEGIN) and ends with XID, COMMIT, or the only statement in it. The position
+//!   moves when a group has ended, and never in between but for the count of rows that were delivered.
+//! - Rows are counted over captured tables, in the order of the log: a transaction that is read again, here or on another
+//!   server, is passed over by that count.
+//! - Rows that XA PREPARE left open are kept aside and delivered at XA COMMIT, under its GTID. Until then the prepared
+//!   transaction is not part of the position, so that a restart reads it again.
+//! - Whatever may be a change of a captured table and cannot be read is an error. Only what is known to be harmless, or is
+//!   marked as ignorable by the server, is passed over.
+
+use crate::{
+    charset::Collations,
+    columns::{Binder, Bound, CatalogTable},
+    event::{self, Checksum, Format, Header, MariaGtid, kind},
+    flavor::Flavor,
+    gtid::{GtidPos, Uuid},
+    jsonb,
+    payload::{self, PayloadReader},
+    position::{Gtids, Place, Stand},
+    rows::{self, Rows},
+    statement::{self, Named, Statement},
+    table_map::{self, TableMap},
+    wire::malformed,
+};
+use bytes::Bytes;
+use seachange_sdk::{
+    Batch, Cell, Change, Error, Kind, Limit, Op, Result, Retry, Selection, Side, SourceLayout, Span, TableSchema, Txn,
+    batch::TxnEnd,
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// Rows of prepared XA transactions are kept in memory, up to this much.
+const PREPARED_MOST: usize = 256 << 20;
+/// Largest unpacked MariaDB event.
+const EVENT_MOST: u64 = 1 << 30;
+/// Transactions with absent values that are remembered for the snapshot merge.
+const REMEMBERED: usize = 1 << 20;
+
+/// What came of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken in.
+    Done,
+    /// The catalog's description of this table is needed: [`Assembler::provide`] it, and hand in the event again.
+    NeedTable(String, String),
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Passed,
+    Captured(Arc<Bound>),
+}
+
+struct Known {
+    identity: Vec<u8>,
+    entry: Entry,
+    stale: bool,
+}
+
+/// Who a group is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    None,
+    MySql(Uuid, String, u64),
+    Maria(u32, u32, u64),
+}
+
+struct Prepared {
+    events: Vec<Bytes>,
+    bytes: usize,
+    id: Id,
+    start: Place,
+    before: GtidPos,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    changes: usize,
+    cells: usize,
+    order: u64,
+}
+
+struct Group {
+    id: Id,
+    text: Option<Arc<str>>,
+    start: u64,
+    begun: bool,
+    ts_us: i64,
+    server_id: u32,
+    thread: Option<u64>,
+    /// It was delivered before: only prepared rows are looked at.
+    skip: bool,
+    /// Captured rows seen.
+    rows: u64,
+    /// Captured changes: Debezium's `total_order`.
+    order: u64,
+    tables: Vec<(Arc<TableSchema>, u64)>,
+    /// Its entry in the batch being filled.
+    txn: Option<u32>,
+    /// Some of its rows were delivered in an earlier batch.
+    delivered: bool,
+    number: u64,
+    /// XA: events kept aside.
+    aside: Option<(Vec<Bytes>, usize)>,
+    begin: Mark,
+    savepoints: Vec<(String, Mark)>,
+    absent: bool,
+}
+
+/// What an [`Assembler`] is made with.
+pub struct Setup {
+    /// The kind of server.
+    pub flavor: Flavor,
+    /// What is captured.
+    pub selection: Selection,
+    /// The server's collations.
+    pub collations: Collations,
+    /// Where the stream starts.
+    pub stand: Stand,
+}
+
+/// The state of a stream.
+pub struct Assembler {
+    flavor: Flavor,
+    selection: Selection,
+    collations: Collations,
+    layout: Arc<SourceLayout>,
+    format: Option<Format>,
+    file: Arc<str>,
+    at: u64,
+    stand: Stand,
+    skip_rows: u64,
+    group: Option<Group>,
+    maps: Vec<(u64, Entry)>,
+    known: HashMap<Box<[u8]>, Known>,
+    catalog: Option<(String, String, Option<CatalogTable>)>,
+    version: u64,
+    groups: u64,
+    payload: Option<PayloadReader>,
+    payload_start: Option<u64>,
+    prepared: BTreeMap<String, Prepared>,
+    absent: VecDeque<(u64, Id, Place)>,
+    server_us: i64,
+    scratch: String,
+}
+
+fn stop(kind: Kind, what: String, fix: &str) -> Error {
+    Error::new(kind, Side::Source, Retry::Operator, what).fix(fix)
+}
+
+impl Assembler {
+    /// At a position.
+    pub fn new(setup: Setup) -> Assembler {
+        let Setup { flavor, selection, collations, stand } = setup;
+        Assembler {
+            flavor,
+            selection,
+            collations,
+            layout: flavor.layout(),
+            format: None,
+            file: stand.place.file.as_str().into(),
+            at: stand.place.offset,
+            skip_rows: stand.rows,
+            stand,
+            group: None,
+            maps: Vec::new(),
+            known: HashMap::new(),
+            catalog: None,
+            version: 0,
+            groups: 0,
+            payload: None,
+            payload_start: None,
+            prepared: BTreeMap::new(),
+            absent: VecDeque::new(),
+            server_us: 0,
+            scratch: String::new(),
+        }
+    }
+    /// Is a transaction open?
+    pub fn inside(&self) -> bool {
+        self.group.is_some()
+    }
+    /// Where everything delivered ends; inside a transaction, with the rows of it that were.
+    pub fn stand(&self) -> Stand {
+        let mut s = self.stand.clone();
+        s.rows = self.group.as_ref().filter(|g| !g.skip).map_or(0, |g| g.rows.max(self.skip_rows));
+        if self.group.is_none() {
+            s.rows = self.skip_rows;
+        }
+        s
+    }
+    /// How far the log has been read, whole transactions only.
+    pub fn place(&self) -> &Place {
+        &self.stand.place
+    }
+    /// Clock of the server at the newest event.
+    pub fn server_us(&self) -> i64 {
+        self.server_us
+    }
+    /// The batch that was being filled has been handed over.
+    pub fn new_batch(&mut self) {
+        if let Some(g) = &mut self.group {
+            g.delivered |= g.txn.is_some();
+            g.txn = None;
+            g.savepoints.clear();
+        }
+    }
+    /// The catalog's answer to [`Taken::NeedTable`].
+    pub fn provide(&mut self, database: String, table: String, described: Option<CatalogTable>) {
+        self.catalog = Some((database, table, described));
+    }
+    /// Was this transaction (by [`Txn::id`]) invisible under a fence? Only those with absent values are remembered.
+    pub fn remembered(&self, number: u64) -> Option<Absent<'_>> {
+        let i = self.absent.binary_search_by_key(&number, |a| a.0).ok()?;
+        self.absent.get(i).map(|a| Absent { id: &a.1, end: &a.2 })
+    }
+
+    /// The next event out of a packed transaction.
+    pub fn unpacked(&mut self) -> Result<Option<Bytes>> {
+        let Some(reader) = &mut self.payload else { return Ok(None) };
+        match reader.next()? {
+            Some(event) => Ok(Some(event)),
+            None => {
+                self.payload = None;
+                self.payload_start = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes an event of the stream in.
+    pub fn take(&mut self, event: &Bytes, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let header = Header::parse(event)?;
+        let checksum = self.format.as_ref().map_or(Checksum::Off, |f| f.checksum);
+        if header.timestamp > 0 {
+            self.server_us = self.server_us.max(i64::from(header.timestamp) * 1_000_000);
+        }
+        match header.kind {
+            kind::FORMAT_DESCRIPTION => {
+                self.format = Some(Format::parse(event, &header)?);
+                self.maps.clear();
+                if !header.artificial() {
+                    self.at = event::end_of(self.at, &header);
+                }
+                return Ok(Taken::Done);
+            }
+            kind::ROTATE => {
+                let guess = header.artificial() || self.format.is_none();
+                let body = if guess { event::body_guessed(event, &header)? } else { event::body(event, &header, checksum)? };
+                return self.rotate(&event::Rotate::parse(body)?).map(|()| Taken::Done);
+            }
+            _ if self.format.is_none() => return Err(malformed("an event before the format of the log is known")),
+            _ => {}
+        }
+        let body = event::body(event, &header, checksum)?;
+        if matches!(header.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2) {
+            let beat = event::Heartbeat::parse(header.kind, body)?;
+            if self.group.is_none() && beat.file == *self.file {
+                let at = beat.position.unwrap_or_else(|| event::end_of(self.at, &header));
+                if at >= self.at {
+                    self.at = at;
+                    self.passed_to(at);
+                }
+            }
+            return Ok(Taken::Done);
+        }
+        let end = if header.artificial() { self.at } else { event::end_of(self.at, &header) };
+        let start = if header.artificial() { end } else { end.saturating_sub(u64::from(header.size)) };
+        let body_at = event::HEADER;
+        let body_range = body_at..body_at + body.len();
+        let taken = self.dispatch(event, &header, body_range, start, end, batch, limit)?;
+        if taken == Taken::Done {
+            self.at = end;
+            if self.group.is_none() {
+                self.passed_to(end);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes an event out of a packed transaction in: it has no checksum and no place of its own.
+    pub fn take_unpacked(&mut self, event: &Bytes, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let header = Header::parse(event)?;
+        if header.kind == kind::TRANSACTION_PAYLOAD {
+            return Err(malformed("a packed transaction inside of a packed transaction"));
+        }
+        let start = self.payload_start.unwrap_or(self.at);
+        let end = self.at;
+        let taken = self.dispatch(event, &header, event::HEADER..event.len(), start, end, batch, limit)?;
+        if taken == Taken::Done && self.group.is_none() {
+            self.passed_to(end);
+        }
+        Ok(taken)
+    }
+
+    fn passed_to(&mut self, at: u64) {
+        // When log is read again for prepared rows, the position stays where it was.
+        let here = Place { file: self.file.to_string(), offset: at };
+        if self.stand.place.file.is_empty() || here > self.stand.place {
+            self.stand.place = here;
+        }
+    }
+
+    fn rotate(&mut self, to: &event::Rotate) -> Result<()> {
+        if self.group.is_some() {
+            return Err(Error::source(Kind::Protocol, "the log goes on in another file in the middle of a transaction"));
+        }
+        self.file = to.file.as_str().into();
+        self.at = to.position;
+        self.maps.clear();
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn dispatch(
+        &mut self,
+        event: &Bytes,
+        header: &Header,
+        range: std::ops::Range<usize>,
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        let body = event.get(range.clone()).ok_or_else(|| malformed("an event without a body"))?;
+        match header.kind {
+            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
+                let g = event::Gtid::parse(header.kind, body)?;
+                let (id, text) = if g.number == 0 {
+                    (Id::None, None)
+                } else {
+                    let colon = if g.tag.is_empty() { "" } else { ":" };
+                    let text = format!("{}{colon}{}:{}", g.uuid, g.tag, g.number);
+                    (Id::MySql(g.uuid, g.tag, g.number), Some(text))
+                };
+                let ts = if g.commit_us > 0 { g.commit_us as i64 } else { i64::from(header.timestamp) * 1_000_000 };
+                self.server_us = self.server_us.max(ts);
+                self.begin(id, text, start, ts, header.server_id, false, batch)
+            }
+            kind::MARIADB_GTID => {
+                let g = MariaGtid::parse(body)?;
+                let id = Id::Maria(g.domain, header.server_id, g.sequence);
+                let text = format!("{}-{}-{}", g.domain, header.server_id, g.sequence);
+                let begun = g.flags & MariaGtid::STANDALONE == 0;
+                self.begin(id, Some(text), start, i64::from(header.timestamp) * 1_000_000, header.server_id, begun, batch)?;
+                if g.flags & MariaGtid::PREPARED_XA != 0 {
+                    if let Some(group) = &mut self.group {
+                        group.aside = Some((Vec::new(), 0));
+                    }
+                }
+                Ok(Taken::Done)
+            }
+            kind::QUERY | kind::QUERY_COMPRESSED => self.query(header, body, start, end, batch, limit),
+            kind::XID => self.end(end, batch, limit),
+            kind::XA_PREPARE => self.xa_prepare(&event::XaPrepare::parse(body)?, start, end, batch, limit),
+            kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::WRITE_ROWS..=kind::DELETE_ROWS
+            | kind::PARTIAL_UPDATE_ROWS | kind::WRITE_ROWS_COMPRESSED_V1..=kind::DELETE_ROWS_COMPRESSED => {
+                self.aside_or_rows(event, header, range, start, batch, limit)
+            }
+            kind::TRANSACTION_PAYLOAD => {
+                let p = payload::TransactionPayload::parse(body)?;
+                let data_at = range.end - p.packed_size();
+                self.payload = Some(p.reader(event.slice(data_at..range.end))?);
+                self.payload_start = Some(start);
+                Ok(Taken::Done)
+            }
+            kind::INCIDENT => {
+                let (number, text) = event::incident(body)?;
+                Err(Error::new(
+                    Kind::Gap,
+                    Side::Source,
+                    Retry::Never,
+                    format!("at {}:{start} the server says that changes are missing from its log (incident {number}: {text})", self.file),
+                )
+                .fix("what is missing is nowhere: start the pipeline under a new name, so that it takes a new snapshot"))
+            }
+            kind::BEGIN_LOAD_QUERY | kind::EXECUTE_LOAD_QUERY => self.statement_rows(None, start),
+            kind::STOP | kind::INTVAR | kind::RAND | kind::USER_VAR | kind::IGNORABLE | kind::ROWS_QUERY | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT | kind::VIEW_CHANGE | kind::ANNOTATE_ROWS | kind::BINLOG_CHECKPOINT | kind::GTID_LIST
+            | kind::START_ENCRYPTION => Ok(Taken::Done),
+            n if header.flags & event::FLAG_IGNORABLE != 0 => {
+                tracing::debug!(kind = n, "an event that the server marks as ignorable");
+                Ok(Taken::Done)
+            }
+            n => Err(stop(
+                Kind::Protocol,
+                format!("at {}:{start} an event of type {n}, which is not known and may hold changes", self.file),
+                "use a version of Seachange that knows it; the server's version is in the log of this program",
+            )),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        id: Id,
+        text: Option<String>,
+        start: u64,
+        ts_us: i64,
+        server_id: u32,
+        begun: bool,
+        batch: &Batch,
+    ) -> Result<Taken> {
+        if self.group.is_some() {
+            return Err(malformed(format!("at {}:{start} a transaction begins inside of another", self.file)));
+        }
+        self.groups += 1;
+        let skip = match (&id, &self.stand.gtids) {
+            (Id::Maria(domain, _, n), Gtids::Maria(pos)) => pos.contains(*domain, *n),
+            (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.contains(*uuid, tag, *n),
+            _ => Place { file: self.file.to_string(), offset: start } < self.stand.place,
+        };
+        self.group = Some(Group {
+            id,
+            text: text.map(Arc::from),
+            start,
+            begun,
+            ts_us,
+            server_id,
+            thread: None,
+            skip,
+            rows: 0,
+            order: 0,
+            tables: Vec::new(),
+            txn: None,
+            delivered: false,
+            number: self.groups,
+            aside: None,
+            begin: Mark { changes: batch.changes.len(), cells: batch.cells.len(), order: 0 },
+            savepoints: Vec::new(),
+            absent: false,
+        });
+        Ok(Taken::Done)
+    }
+
+    fn query(&mut self, header: &Header, body: &[u8], start: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let q = event::Query::parse(body)?;
+        let unpacked;
+        let text = if header.kind == kind::QUERY_COMPRESSED {
+            unpacked = payload::unpack_mariadb(q.text, EVENT_MOST)?;
+            &unpacked[..]
+        } else {
+            q.text
+        };
+        let status = match text {
+            b"BEGIN" | b"COMMIT" => event::Status::default(),
+            _ => q.status(),
+        };
+        let what = statement::read(text, status.ansi_quotes(), status.no_backslash_escapes());
+        if self.group.is_none() {
+            // no GTID event before it: servers that do not write them
+            self.begin(Id::None, None, start, i64::from(header.timestamp) * 1_000_000, header.server_id, false, batch)?;
+        }
+        let Some(group) = &mut self.group else { return Err(Error::bug("no group")) };
+        // MariaDB's number is that of a connection too, but its transactions have no statement to carry it.
+        if self.flavor == Flavor::MySql {
+            group.thread = Some(u64::from(q.thread));
+        }
+        let begun = group.begun;
+        let skip = group.skip;
+        let database = || String::from_utf8_lossy(q.database).into_owned();
+        match what {
+            Statement::Begin => {
+                group.begun = true;
+                return Ok(Taken::Done);
+            }
+            Statement::Commit => return self.end(end, batch, limit),
+            Statement::Rollback => {
+                let mark = group.begin;
+                self.roll_back(mark, start, batch)?;
+                return self.end(end, batch, limit);
+            }
+            Statement::Savepoint(name) => {
+                let mark = Mark { changes: batch.changes.len(), cells: batch.cells.len(), order: group.order };
+                group.savepoints.push((name, mark));
+                return Ok(Taken::Done);
+            }
+            Statement::RollbackTo(name) => {
+                if group.order == 0 || group.skip {
+                    return Ok(Taken::Done);
+                }
+                let mark = group.savepoints.iter().rev().find(|s| s.0 == name).map(|s| s.1);
+                let Some(mark) = mark else { return Err(self.cannot_roll_back(start)) };
+                return self.roll_back(mark, start, batch).map(|()| Taken::Done);
+            }
+            Statement::XaStart => {
+                group.begun = true;
+                group.aside.get_or_insert_default();
+                return Ok(Taken::Done);
+            }
+            Statement::XaEnd => return Ok(Taken::Done),
+            Statement::XaCommit(name) => return self.xa_commit(&name, start, end, batch, limit),
+            Statement::XaRollback(name) => {
+                let Some(p) = self.prepared.remove(&name) else { return self.end(end, batch, limit) };
+                self.note(&p.id);
+                return self.end(end, batch, limit);
+            }
+            Statement::Tables { tables, rows_follow } => {
+                let db = database();
+                self.changed(&tables, &db);
+                if rows_follow {
+                    if let Some(g) = &mut self.group {
+                        g.begun = true;
+                    }
+                    return Ok(Taken::Done);
+                }
+            }
+            Statement::DropDatabase(name) => {
+                for (key, known) in &mut self.known {
+                    known.stale |= names_of(key).is_some_and(|(db, _)| db == name.as_bytes());
+                }
+            }
+            Statement::Truncate(named) => {
+                let db = named.database.unwrap_or_else(database);
+                if !skip && self.selection.table(&db, &named.table) {
+                    let taken = self.truncate(&db, &named.table, start, batch)?;
+                    if taken != Taken::Done {
+                        // The event comes again: what it began must not be there twice.
+                        if !begun && self.group.as_ref().is_some_and(|g| g.id == Id::None && g.start == start) {
+                            self.group = None;
+                        }
+                        return Ok(taken);
+                    }
+                }
+            }
+            Statement::Rows => {
+                if !skip && q.error == 0 {
+                    let written = status.databases.or_else(|| None);
+                    self.statement_rows(written.as_deref(), start)?;
+                }
+            }
+            Statement::Other => {}
+        }
+        if begun { Ok(Taken::Done) } else { self.end(end, batch, limit) }
+    }
+
+    /// Rows were changed by a statement: harmless only if the log names the databases and none can be captured.
+    fn statement_rows(&self, databases: Option<&[String]>, start: u64) -> Result<Taken> {
+        if databases.is_some_and(|d| !d.iter().any(|d| self.selection.schema(d))) {
+            return Ok(Taken::Done);
+        }
+        Err(stop(
+            Kind::Schema,
+            format!("at {}:{start} rows were changed by a statement that is in the log as text, not as rows", self.file),
+            "SET GLOBAL binlog_format = 'ROW' and let all sessions reconnect; what the statement changed can only be had by a new \
+             snapshot: start the pipeline under a new name",
+        ))
+    }
+
+    fn changed(&mut self, tables: &[Named], database: &str) {
+        if tables.is_empty() {
+            self.known.values_mut().for_each(|k| k.stale = true);
+        }
+        for t in tables {
+            let db = t.database.as_deref().unwrap_or(database);
+            for (key, known) in &mut self.known {
+                // names are compared without regard to case: a server may fold them
+                let same = names_of(key).is_some_and(|(d, n)| {
+                    d.eq_ignore_ascii_case(db.as_bytes()) && n.eq_ignore_ascii_case(t.table.as_bytes())
+                });
+                known.stale |= same;
+            }
+        }
+    }
+
+    fn cannot_roll_back(&self, start: u64) -> Error {
+        stop(
+            Kind::Protocol,
+            format!("at {}:{start} rows that were delivered already are rolled back", self.file),
+            "raise txn_bytes_max so that the transaction is delivered whole, and start the pipeline again",
+        )
+    }
+
+    fn roll_back(&mut self, mark: Mark, start: u64, batch: &mut Batch) -> Result<()> {
+        let refused = self.cannot_roll_back(start);
+        let Some(group) = &mut self.group else { return Ok(()) };
+        if group.skip || group.order == mark.order {
+            return Ok(());
+        }
+        if group.delivered {
+            return Err(refused);
+        }
+        batch.changes.truncate(mark.changes);
+        batch.cells.truncate(mark.cells);
+        group.order = mark.order;
+        group.tables.clear();
+        for c in batch.changes.iter().filter(|c| Some(c.txn) == group.txn) {
+            if let Some(schema) = batch.tables.get(c.table as usize) {
+                count_table(&mut group.tables, schema);
+            }
+        }
+        if mark.order == 0 && group.txn.is_some() {
+            batch.txns.pop();
+            group.txn = None;
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, database: &str, table: &str, start: u64, batch: &mut Batch) -> Result<Taken> {
+        let found = self.known.iter().find(|(key, k)| !k.stale && names_of(key) == Some((database.as_bytes(), table.as_bytes())));
+        let bound = match found.map(|(_, k)| k.entry.clone()) {
+            Some(Entry::Captured(b)) => b,
+            _ => match self.catalog.take() {
+                Some((d, t, described)) if d == database && t == table => {
+                    let Some(described) = described else {
+                        tracing::warn!(database, table, "a table that was emptied is no longer there: the event is left out");
+                        return Ok(Taken::Done);
+                    };
+                    self.version += 1;
+                    let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
+                    Arc::new(binder.bind_catalog(database, table, &described, self.version)?)
+                }
+                _ => return Ok(Taken::NeedTable(database.to_owned(), table.to_owned())),
+            },
+        };
+        let index = batch.table_index(&bound.schema);
+        batch.chunks.push(Bytes::new());
+        let chunk = (batch.chunks.len() - 1) as u32;
+        let at = start;
+        if let Some((txn, order, table_order)) = self.count(&bound.schema, batch) {
+            batch.changes.push(Change {
+                op: Op::Truncate,
+                table: index,
+                chunk,
+                before: Span::NONE,
+                after: Span::NONE,
+                txn,
+                at,
+                row: 0,
+                order,
+                table_order,
+            });
+        }
+        Ok(Taken::Done)
+    }
+
+    /// Counts a change of the open group: its transaction in the batch, its orders. `None`: it was delivered before.
+    fn count(&mut self, schema: &Arc<TableSchema>, batch: &mut Batch) -> Option<(u32, u64, u64)> {
+        let group = self.group.as_mut()?;
+        group.rows += 1;
+        group.order += 1;
+        let table_order = count_table(&mut group.tables, schema);
+        if group.rows <= self.skip_rows {
+            group.delivered = true;
+            return None;
+        }
+        let txn = match group.txn {
+            Some(t) => t,
+            None => {
+                batch.txns.push(Txn {
+                    id: group.number,
+                    ts_us: group.ts_us,
+                    commit: group.start,
+                    gtid: group.text.clone(),
+                    server_id: group.server_id,
+                    thread: group.thread,
+                    file: Some(self.file.clone()),
+                    begins: !group.delivered,
+                    ..Txn::default()
+                });
+                let t = (batch.txns.len() - 1) as u32;
+                group.txn = Some(t);
+                t
+            }
+        };
+        Some((txn, group.order, table_order))
+    }
+
+    fn aside_or_rows(
+        &mut self,
+        event: &Bytes,
+        header: &Header,
+        range: std::ops::Range<usize>,
+        start: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        let Some(group) = &mut self.group else { return Err(malformed(format!("at {}:{start} rows outside of a transaction", self.file))) };
+        if let Some((events, bytes)) = &mut group.aside {
+            *bytes += event.len();
+            let kept: usize = self.prepared.values().map(|p| p.bytes).sum();
+            if kept + *bytes > PREPARED_MOST {
+                return Err(stop(
+                    Kind::Limit,
+                    format!("at {}:{start} prepared XA transactions with more than {} MiB of rows", self.file, PREPARED_MOST >> 20),
+                    "commit or roll back what XA RECOVER lists, and start the pipeline again",
+                ));
+            }
+            // Without its checksum, which has been verified: it is read again when XA COMMIT comes.
+            events.push(event.slice(..range.end));
+            return Ok(Taken::Done);
+        }
+        if group.skip {
+            return Ok(Taken::Done);
+        }
+        self.table_or_rows(event, header, range, start, batch, limit)
+    }
+
+    fn table_or_rows(
+        &mut self,
+        event: &Bytes,
+        header: &Header,
+        range: std::ops::Range<usize>,
+        start: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        if header.kind == kind::TABLE_MAP {
+            let body = event.get(range).ok_or_else(|| malformed("a TABLE_MAP without a body"))?;
+            return self.table_map(body);
+        }
+        self.rows(event, header, range, start, batch, limit).map(|()| Taken::Done)
+    }
+
+    fn table_map(&mut self, body: &[u8]) -> Result<Taken> {
+        let id = table_map::id(body)?;
+        let (database, table, identity) = table_map::identity(body)?;
+        let key = identity.get(..database.len() + table.len() + 3).unwrap_or(identity);
+        if let Some(k) = self.known.get(key).filter(|k| !k.stale && k.identity == identity) {
+            let entry = k.entry.clone();
+            self.map_id(id, entry);
+            return Ok(Taken::Done);
+        }
+        let name = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        let (database, table) = (name(database), name(table));
+        let entry = if self.selection.table(&database, &table) {
+            let map = TableMap::parse(body)?;
+            // MariaDB's log does not say that a text is JSON or that bytes are a UUID, however much it says.
+            let ask = map.optional.names.is_none() || self.flavor == Flavor::MariaDb;
+            let described = match self.catalog.take() {
+                Some((d, t, described)) if d == database && t == table => described,
+                _ if ask => return Ok(Taken::NeedTable(database, table)),
+                _ => None,
+            };
+            self.version += 1;
+            let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
+            let bound = binder.bind(&map, described.as_ref(), self.version)?;
+            tracing::debug!(database, table, version = self.version, columns = bound.schema.columns.len(), "table bound");
+            Entry::Captured(Arc::new(bound))
+        } else {
+            Entry::Passed
+        };
+        self.known.insert(key.into(), Known { identity: identity.to_vec(), entry: entry.clone(), stale: false });
+        self.map_id(id, entry);
+        Ok(Taken::Done)
+    }
+
+    fn map_id(&mut self, id: u64, entry: Entry) {
+        match self.maps.iter_mut().find(|m| m.0 == id) {
+            Some(m) => m.1 = entry,
+            None => self.maps.push((id, entry)),
+        }
+    }
+
+    fn rows(
+        &mut self,
+        event: &Bytes,
+        header: &Header,
+        range: std::ops::Range<usize>,
+        start: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<()> {
+        let Some(sort) = rows::sort(header.kind) else { return Err(Error::bug("no rows event")) };
+        let body = event.get(range.clone()).ok_or_else(|| malformed("a rows event without a body"))?;
+        let short = self.format.as_ref().is_some_and(|f| f.post_header(header.kind) == 6);
+        let parsed = Rows::parse(body, sort, short)?;
+        let bound = match self.maps.iter().rev().find(|m| m.0 == parsed.table) {
+            Some((_, Entry::Passed)) => return Ok(()),
+            Some((_, Entry::Captured(b))) => b.clone(),
+            // MySQL writes a dummy event under this number when no table is left
+            None if parsed.table == 0xff_ffff && parsed.data.is_empty() => return Ok(()),
+            None => return Err(malformed(format!("at {}:{start} rows of a table that was not named", self.file))),
+        };
+        if parsed.columns != bound.layout.columns() {
+            return Err(malformed(format!(
+                "at {}:{start} rows of {} columns for table {}, which has {}",
+                self.file,
+                parsed.columns,
+                bound.schema.id,
+                bound.layout.columns()
+            )));
+        }
+        // Where the cells' bytes are: the event itself, or what it unpacks to, or a copy that applied differences are added to.
+        let unpacked = if sort.packed { Some(payload::unpack_mariadb(parsed.data, EVENT_MOST)?) } else { None };
+        let mut copy = if sort.partial { Some(event.to_vec()) } else { None };
+        let (data, base) = match &unpacked {
+            Some(u) => (&u[..], 0),
+            None => (parsed.data, range.end - parsed.data.len()),
+        };
+        let table = batch.table_index(&bound.schema);
+        let chunk = batch.chunks.len() as u32;
+        let mut at = 0;
+        let mut row = 0u32;
+        let mut diffs = Vec::new();
+        let mut used = false;
+        while at < data.len() {
+            let begin = at;
+            let first = batch.cells.len();
+            at = bound.layout.image(data, at, base, parsed.before, &mut batch.cells)?;
+            let width = bound.layout.captured() as u32;
+            let one = Span { start: first as u32, len: width };
+            let (before, after) = match sort.op {
+                Op::Update => {
+                    let second = Span { start: one.start + width, len: width };
+                    if sort.partial {
+                        diffs.clear();
+                        at = bound.layout.partial_image(data, at, base, parsed.after, &mut batch.cells, &mut diffs)?;
+                        if let Some(copy) = &mut copy {
+                            self.apply(&diffs, one, second, copy, batch, &bound, start)?;
+                        }
+                    } else {
+                        at = bound.layout.image(data, at, base, parsed.after, &mut batch.cells)?;
+                    }
+                    (one, second)
+                }
+                Op::Delete => (one, Span::NONE),
+                _ => (Span::NONE, one),
+            };
+            if at == begin {
+                return Err(malformed(format!("at {}:{start} rows of no bytes", self.file)));
+            }
+            if at - begin > limit.row_bytes {
+                return Err(stop(
+                    Kind::Limit,
+                    format!("a row of table {} has {} bytes, the limit is {}", bound.schema.id, at - begin, limit.row_bytes),
+                    "raise row_bytes_max, or leave the table or its large column out",
+                ));
+            }
+            let absent = complete(batch, before, after);
+            match self.count(&bound.schema, batch) {
+                None => batch.cells.truncate(first),
+                Some((txn, order, table_order)) => {
+                    if absent {
+                        if let Some(g) = &mut self.group {
+                            g.absent = true;
+                        }
+                    }
+                    used = true;
+                    batch.bytes += at - begin;
+                    batch.changes.push(Change { op: sort.op, table, chunk, before, after, txn, at: start, row, order, table_order });
+                }
+            }
+            row += 1;
+        }
+        if used {
+            batch.chunks.push(match (unpacked, copy) {
+                (Some(u), _) => u.into(),
+                (None, Some(c)) => c.into(),
+                (None, None) => event.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Applies the differences of a row's JSON columns to the old documents.
+    #[allow(clippy::too_many_arguments)]
+    fn apply(
+        &mut self,
+        diffs: &[u32],
+        before: Span,
+        after: Span,
+        copy: &mut Vec<u8>,
+        batch: &mut Batch,
+        bound: &Bound,
+        start: u64,
+    ) -> Result<()> {
+        for place in diffs {
+            let cell = |span: Span| batch.cells.get((span.start + place) as usize).copied().unwrap_or(Cell::ABSENT);
+            let (old, diff) = (cell(before), cell(after));
+            let (Some(old), Some(diff)) = (old.bytes(copy), diff.bytes(copy)) else {
+                return Err(stop(
+                    Kind::Value,
+                    format!("at {}:{start} a JSON column of table {} was changed in part, and the log does not hold its old document", self.file, bound.schema.id),
+                    "SET GLOBAL binlog_row_image = 'FULL' or SET GLOBAL binlog_row_value_options = ''; the row itself can only be had by a new snapshot",
+                ));
+            };
+            self.scratch.clear();
+            jsonb::apply(old, diff, &mut self.scratch).map_err(|e| e.at(&bound.schema.id))?;
+            let new = Cell::at(copy.len() as u32, self.scratch.len() as u32);
+            copy.extend_from_slice(self.scratch.as_bytes());
+            if let Some(slot) = batch.cells.get_mut((after.start + place) as usize) {
+                *slot = new;
+            }
+        }
+        Ok(())
+    }
+
+    fn xa_prepare(&mut self, xa: &event::XaPrepare, start: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let Some(group) = &mut self.group else { return Err(malformed("XA PREPARE outside of a transaction")) };
+        let Some((events, bytes)) = group.aside.take() else { return Err(malformed("XA PREPARE without XA START")) };
+        if xa.one_phase {
+            let skip = group.skip;
+            if !skip {
+                self.replay(&events, start, batch, limit)?;
+            }
+            return self.end(end, batch, limit);
+        }
+        let before = match &self.stand.gtids {
+            Gtids::Maria(p) => p.clone(),
+            _ => GtidPos::default(),
+        };
+        let prepared = Prepared {
+            events,
+            bytes,
+            id: group.id.clone(),
+            start: Place { file: self.file.to_string(), offset: group.start },
+            before,
+        };
+        self.prepared.insert(xa.name.clone(), prepared);
+        let own = self.group.take().map(|g| g.id);
+        if let Some(id @ Id::Maria(..)) = own {
+            // no holes in MariaDB's positions: `restart` remembers instead
+            self.note(&id);
+        }
+        self.finish(end);
+        Ok(Taken::Done)
+    }
+
+    fn xa_commit(&mut self, name: &str, start: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let Some(p) = self.prepared.remove(name) else {
+            if self.group.as_ref().is_some_and(|g| g.skip) {
+                return self.end(end, batch, limit);
+            }
+            return Err(Error::new(
+                Kind::Gap,
+                Side::Source,
+                Retry::Never,
+                format!("at {}:{start} an XA transaction is committed that was prepared before the pipeline began", self.file),
+            )
+            .fix("its rows are in no snapshot and before the stream: start the pipeline under a new name"));
+        };
+        if !self.group.as_ref().is_some_and(|g| g.skip) {
+            self.replay(&p.events, start, batch, limit)?;
+        }
+        self.note(&p.id);
+        self.end(end, batch, limit)
+    }
+
+    /// Reads rows that were kept aside.
+    fn replay(&mut self, events: &[Bytes], start: u64, batch: &mut Batch, limit: &Limit) -> Result<()> {
+        for e in events {
+            let header = Header::peek(e)?;
+            if let Taken::NeedTable(d, t) = self.table_or_rows(e, &header, event::HEADER..e.len(), start, batch, limit)? {
+                return Err(stop(
+                    Kind::Schema,
+                    format!("the columns of table {d}.{t} are not known for a prepared XA transaction"),
+                    "SET GLOBAL binlog_row_metadata = 'FULL'",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction belongs to the position.
+    fn note(&mut self, id: &Id) {
+        match (id, &mut self.stand.gtids) {
+            (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.insert(*uuid, tag, *n),
+            (Id::Maria(domain, server, n), Gtids::Maria(pos)) if !pos.contains(*domain, *n) => pos.advance(*domain, *server, *n),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, end: u64) {
+        self.maps.clear();
+        self.passed_to(end);
+        self.stand.restart = match &self.stand.gtids {
+            Gtids::MySql(_) => None,
+            _ => self.prepared.values().min_by(|a, b| a.start.cmp(&b.start)).map(|p| (p.start.clone(), p.before.clone())),
+        };
+    }
+
+    fn end(&mut self, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let Some(group) = self.group.take() else { return Err(malformed(format!("at {}:{end} a transaction ends that did not begin", self.file))) };
+        if group.rows < self.skip_rows && !group.skip {
+            return Err(Error::new(
+                Kind::Gap,
+                Side::Source,
+                Retry::Never,
+                format!(
+                    "at {}:{end} a transaction has {} captured rows, of which {} were delivered: it is not the one that was being read",
+                    self.file, group.rows, self.skip_rows
+                ),
+            )
+            .fix("inside of a transaction the captured tables must not change: put tables and exclude back, let it pass, and change them then"));
+        }
+        if !group.skip {
+            self.skip_rows = 0;
+        }
+        if group.order > 0 {
+            let txn = match group.txn {
+                Some(t) => t,
+                None => {
+                    batch.txns.push(Txn {
+                        id: group.number,
+                        ts_us: group.ts_us,
+                        commit: group.start,
+                        gtid: group.text.clone(),
+                        server_id: group.server_id,
+                        thread: group.thread,
+                        file: Some(self.file.clone()),
+                        begins: false,
+                        ..Txn::default()
+                    });
+                    (batch.txns.len() - 1) as u32
+                }
+            };
+            let tables = if limit.txn_tables {
+                group.tables.iter().map(|(schema, n)| (batch.table_index(schema), *n)).collect()
+            } else {
+                Vec::new()
+            };
+            if let Some(t) = batch.txns.get_mut(txn as usize) {
+                t.ends = Some(TxnEnd { changes: group.order, tables });
+            }
+        }
+        self.note(&group.id);
+        self.finish(end);
+        if group.absent {
+            if self.absent.len() == REMEMBERED {
+                self.absent.pop_front();
+            }
+            self.absent.push_back((group.number, group.id, self.stand.place.clone()));
+        }
+        Ok(Taken::Done)
+    }
+}
+
+/// A transaction with absent values.
+pub struct Absent<'a> {
+    id: &'a Id,
+    /// Where it ended.
+    pub end: &'a Place,
+}
+
+impl Absent<'_> {
+    /// Is it in this set?
+    pub fn is_in(&self, set: &crate::gtid::GtidSet) -> bool {
+        matches!(self.id, Id::MySql(uuid, tag, n) if set.contains(*uuid, tag, *n))
+    }
+}
+
+fn count_table(tables: &mut Vec<(Arc<TableSchema>, u64)>, schema: &Arc<TableSchema>) -> u64 {
+    // by name: a table keeps its count when its columns change inside of a transaction
+    match tables.iter_mut().rev().find(|t| Arc::ptr_eq(&t.0, schema) || t.0.id == schema.id) {
+        Some(t) => {
+            t.1 += 1;
+            t.1
+        }
+        None => {
+            tables.push((schema.clone(), 1));
+            1
+        }
+    }
+}
+
+/// Database and table of a key of [`Assembler::known`].
+fn names_of(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let n = usize::from(*key.first()?);
+    let rest = key.get(1 + n + 1..)?;
+    Some((key.get(1..=n)?, rest.get(1..)?))
+}
+
+/// Completes a new image from the old one: what the log leaves out of it has not changed. What neither holds is
+/// unavailable, and then the answer is true.
+fn complete(batch: &mut Batch, before: Span, after: Span) -> bool {
+    let mut absent = false;
+    for i in 0..after.len {
+        let at = (after.start + i) as usize;
+        if batch.cells.get(at) != Some(&Cell::ABSENT) {
+            continue;
+        }
+        let old = if before.is_some() { batch.cells.get((before.start + i) as usize).copied() } else { None };
+        let new = match old {
+            Some(c) if c != Cell::ABSENT => c,
+            _ => {
+                absent = true;
+                Cell::UNAVAILABLE
+            }
+        };
+        if let Some(slot) = batch.cells.get_mut(at) {
+            *slot = new;
+        }
+    }
+    absent
+}
