@@ -831,7 +831,8 @@ impl Assembler {
                     "raise row_bytes_max, or leave the table or its large column out",
                 ));
             }
-            let absent = complete(batch, before, after);
+            // Rows without a key cannot be merged by key: for them, too, it matters what a snapshot saw.
+            let absent = complete(batch, before, after) || bound.schema.key.is_empty();
             match self.count(&bound.schema, batch) {
                 None => batch.cells.truncate(first),
                 Some((txn, order, table_order)) => {

@@ -180,8 +180,21 @@ pub async fn table(conn: &mut Conn, server: &Server, database: &str, name: &str)
     Ok(Some(CatalogTable { columns, key }))
 }
 
-/// Database and name of every base table, with the server's estimate of its rows and whether it has a primary key.
-pub async fn tables(conn: &mut Conn) -> Result<Vec<(String, String, Option<u64>, bool)>> {
+/// A table that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// Database.
+    pub database: String,
+    /// Name.
+    pub name: String,
+    /// The server's estimate of its rows.
+    pub rows: Option<u64>,
+    /// Has it a primary key?
+    pub keyed: bool,
+}
+
+/// Every base table that the account can see.
+pub async fn tables(conn: &mut Conn) -> Result<Vec<TableName>> {
     let rows: Vec<Row> = conn
         .query(
             "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, CAST(t.TABLE_ROWS AS UNSIGNED),
@@ -198,5 +211,8 @@ pub async fn tables(conn: &mut Conn) -> Result<Vec<(String, String, Option<u64>,
         Some(Some(b)) => String::from_utf8_lossy(&b).into_owned(),
         _ => String::new(),
     };
-    Ok(rows.iter().map(|r| (string(r, 0), string(r, 1), number(r, 2), number(r, 3) == Some(1))).collect())
+    Ok(rows
+        .iter()
+        .map(|r| TableName { database: string(r, 0), name: string(r, 1), rows: number(r, 2), keyed: number(r, 3) == Some(1) })
+        .collect())
 }

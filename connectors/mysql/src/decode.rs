@@ -241,11 +241,29 @@ pub fn vector<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
     Ok(Value::Nested(Nested { raw: bytes, param, walk }))
 }
 
-/// MariaDB's UUID as its text. Sixteen bytes: the log has the node's six bytes last, as they are written.
+/// MariaDB's UUID as its text.
 pub fn uuid<'a>(_: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
-    let mut all = [0u8; 16];
-    all.get_mut(..bytes.len()).ok_or_else(|| wrong("a UUID", bytes))?.copy_from_slice(bytes);
-    Ok(Value::Text(Cow::Owned(crate::gtid::Uuid(all).to_string())))
+    Ok(Value::Text(Cow::Owned(crate::gtid::Uuid(uuid_from_log(bytes)?).to_string())))
+}
+
+/// MariaDB stores a UUID whose version is below 6 with its segments in reverse, so that the index sorts by node and then by
+/// time; younger versions stand as they are written. The stored form tells which it is by its seventh byte: in the
+/// reversed form the variant's bits stand there.
+pub fn uuid_from_log(bytes: &[u8]) -> Result<[u8; 16]> {
+    let mut s = [0u8; 16];
+    s.get_mut(..bytes.len()).ok_or_else(|| wrong("a UUID", bytes))?.copy_from_slice(bytes);
+    let [a0, a1, a2, a3, a4, a5, b0, b1, c0, c1, d0, d1, e0, e1, e2, e3] = s;
+    if b0 & 0x80 == 0 && b0 > 0 {
+        return Ok(s);
+    }
+    Ok([e0, e1, e2, e3, d0, d1, c0, c1, b0, b1, a0, a1, a2, a3, a4, a5])
+}
+
+/// The other way round.
+pub fn uuid_to_log(u: [u8; 16]) -> [u8; 16] {
+    let [e0, e1, e2, e3, d0, d1, c0, c1, b0, b1, a0, a1, a2, a3, a4, a5] = u;
+    let keeps = c0 & 0xf0 >= 0x60 && c0 & 0x80 == 0 && b0 & 0x80 != 0;
+    if keeps { u } else { [a0, a1, a2, a3, a4, a5, b0, b1, c0, c1, d0, d1, e0, e1, e2, e3] }
 }
 
 /// MariaDB's INET6 as its text.

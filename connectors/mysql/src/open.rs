@@ -18,7 +18,7 @@ use crate::{
     flavor::Flavor,
     gtid::{GtidPos, GtidSet},
     position::{self, Gtids, Place, Stand},
-    snapshot::MySqlSnapshotter,
+    snapshot::{MySqlSnapshotter, Shared},
     source::{MySqlSource, Start},
     sql,
 };
@@ -222,7 +222,12 @@ pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Ope
     };
     link.dump(&of.config, &from).await?;
     let position = stand.encode();
-    let snapshotter = MySqlSnapshotter::new(connector.clone(), server.clone(), collations.clone());
+    let snapshotter = MySqlSnapshotter::new(Shared {
+        connector: connector.clone(),
+        server: server.clone(),
+        collations: collations.clone(),
+        start: stand.clone(),
+    });
     let assembler = Assembler::new(Setup { flavor: server.flavor, selection: of.config.selection.clone(), collations, stand });
     let source = MySqlSource::new(Start { link, assembler, connector, server, confirmed: of.confirmed.clone() });
     if let Err(e) = conn.disconnect().await {
