@@ -250,7 +250,8 @@ impl Assembler {
             }
             kind::ROTATE => {
                 let guess = header.artificial() || self.format.is_none();
-                let body = if guess { event::body_guessed(event, &header)? } else { event::body(event, &header, checksum)? };
+                let body =
+                    if guess { event::body_guessed(event, &header)? } else { event::body(event, &header, checksum)? };
                 return self.rotate(&event::Rotate::parse(body)?).map(|()| Taken::Done);
             }
             _ if self.format.is_none() => return Err(malformed("an event before the format of the log is known")),
@@ -307,7 +308,10 @@ impl Assembler {
 
     fn rotate(&mut self, to: &event::Rotate) -> Result<()> {
         if self.group.is_some() {
-            return Err(Error::source(Kind::Protocol, "the log goes on in another file in the middle of a transaction"));
+            return Err(Error::source(
+                Kind::Protocol,
+                "the log goes on in another file in the middle of a transaction",
+            ));
         }
         self.file = to.file.as_str().into();
         self.at = to.position;
@@ -346,19 +350,30 @@ impl Assembler {
                 let id = Id::Maria(g.domain, header.server_id, g.sequence);
                 let text = format!("{}-{}-{}", g.domain, header.server_id, g.sequence);
                 let begun = g.flags & MariaGtid::STANDALONE == 0;
-                self.begin(id, Some(text), start, i64::from(header.timestamp) * 1_000_000, header.server_id, begun, batch)?;
-                if g.flags & MariaGtid::PREPARED_XA != 0 {
-                    if let Some(group) = &mut self.group {
-                        group.aside = Some((Vec::new(), 0));
-                    }
+                self.begin(
+                    id,
+                    Some(text),
+                    start,
+                    i64::from(header.timestamp) * 1_000_000,
+                    header.server_id,
+                    begun,
+                    batch,
+                )?;
+                if g.flags & MariaGtid::PREPARED_XA != 0
+                    && let Some(group) = &mut self.group
+                {
+                    group.aside = Some((Vec::new(), 0));
                 }
                 Ok(Taken::Done)
             }
             kind::QUERY | kind::QUERY_COMPRESSED => self.query(header, body, start, end, batch, limit),
             kind::XID => self.end(end, batch, limit),
             kind::XA_PREPARE => self.xa_prepare(&event::XaPrepare::parse(body)?, start, end, batch, limit),
-            kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::WRITE_ROWS..=kind::DELETE_ROWS
-            | kind::PARTIAL_UPDATE_ROWS | kind::WRITE_ROWS_COMPRESSED_V1..=kind::DELETE_ROWS_COMPRESSED => {
+            kind::TABLE_MAP
+            | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1
+            | kind::WRITE_ROWS..=kind::DELETE_ROWS
+            | kind::PARTIAL_UPDATE_ROWS
+            | kind::WRITE_ROWS_COMPRESSED_V1..=kind::DELETE_ROWS_COMPRESSED => {
                 self.aside_or_rows(event, header, range, start, batch, limit)
             }
             kind::TRANSACTION_PAYLOAD => {
@@ -379,8 +394,18 @@ impl Assembler {
                 .fix("what is missing is nowhere: start the pipeline under a new name, so that it takes a new snapshot"))
             }
             kind::BEGIN_LOAD_QUERY | kind::EXECUTE_LOAD_QUERY => self.statement_rows(None, start),
-            kind::STOP | kind::INTVAR | kind::RAND | kind::USER_VAR | kind::IGNORABLE | kind::ROWS_QUERY | kind::PREVIOUS_GTIDS
-            | kind::TRANSACTION_CONTEXT | kind::VIEW_CHANGE | kind::ANNOTATE_ROWS | kind::BINLOG_CHECKPOINT | kind::GTID_LIST
+            kind::STOP
+            | kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::IGNORABLE
+            | kind::ROWS_QUERY
+            | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT
+            | kind::VIEW_CHANGE
+            | kind::ANNOTATE_ROWS
+            | kind::BINLOG_CHECKPOINT
+            | kind::GTID_LIST
             | kind::START_ENCRYPTION => Ok(Taken::Done),
             n if header.flags & event::FLAG_IGNORABLE != 0 => {
                 tracing::debug!(kind = n, "an event that the server marks as ignorable");
@@ -437,7 +462,15 @@ impl Assembler {
         Ok(Taken::Done)
     }
 
-    fn query(&mut self, header: &Header, body: &[u8], start: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+    fn query(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
         let q = event::Query::parse(body)?;
         let unpacked;
         let text = if header.kind == kind::QUERY_COMPRESSED {
@@ -529,7 +562,7 @@ impl Assembler {
             }
             Statement::Rows => {
                 if !skip && q.error == 0 {
-                    let written = status.databases.or_else(|| None);
+                    let written = status.databases.or(None);
                     self.statement_rows(written.as_deref(), start)?;
                 }
             }
@@ -545,7 +578,10 @@ impl Assembler {
         }
         Err(stop(
             Kind::Schema,
-            format!("at {}:{start} rows were changed by a statement that is in the log as text, not as rows", self.file),
+            format!(
+                "at {}:{start} rows were changed by a statement that is in the log as text, not as rows",
+                self.file
+            ),
             "SET GLOBAL binlog_format = 'ROW' and let all sessions reconnect; what the statement changed can only be had by a new \
              snapshot: start the pipeline under a new name",
         ))
@@ -601,17 +637,25 @@ impl Assembler {
     }
 
     fn truncate(&mut self, database: &str, table: &str, start: u64, batch: &mut Batch) -> Result<Taken> {
-        let found = self.known.iter().find(|(key, k)| !k.stale && names_of(key) == Some((database.as_bytes(), table.as_bytes())));
+        let found = self
+            .known
+            .iter()
+            .find(|(key, k)| !k.stale && names_of(key) == Some((database.as_bytes(), table.as_bytes())));
         let bound = match found.map(|(_, k)| k.entry.clone()) {
             Some(Entry::Captured(b)) => b,
             _ => match self.catalog.take() {
                 Some((d, t, described)) if d == database && t == table => {
                     let Some(described) = described else {
-                        tracing::warn!(database, table, "a table that was emptied is no longer there: the event is left out");
+                        tracing::warn!(
+                            database,
+                            table,
+                            "a table that was emptied is no longer there: the event is left out"
+                        );
                         return Ok(Taken::Done);
                     };
                     self.version += 1;
-                    let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
+                    let binder =
+                        Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
                     Arc::new(binder.bind_catalog(database, table, &described, self.version)?)
                 }
                 _ => return Ok(Taken::NeedTable(database.to_owned(), table.to_owned())),
@@ -679,14 +723,29 @@ impl Assembler {
         batch: &mut Batch,
         limit: &Limit,
     ) -> Result<Taken> {
-        let Some(group) = &mut self.group else { return Err(malformed(format!("at {}:{start} rows outside of a transaction", self.file))) };
+        let Some(group) = &self.group else {
+            return Err(malformed(format!("at {}:{start} rows outside of a transaction", self.file)));
+        };
+        if group.aside.is_some() && header.kind == kind::TABLE_MAP {
+            // Bound now, while the catalog is nearest to it. It cannot change before the end: the server holds the table.
+            let body = event.get(range.clone()).ok_or_else(|| malformed("a TABLE_MAP without a body"))?;
+            let taken = self.table_map(body)?;
+            if taken != Taken::Done {
+                return Ok(taken);
+            }
+        }
+        let Some(group) = &mut self.group else { return Err(Error::bug("no group")) };
         if let Some((events, bytes)) = &mut group.aside {
             *bytes += event.len();
             let kept: usize = self.prepared.values().map(|p| p.bytes).sum();
             if kept + *bytes > PREPARED_MOST {
                 return Err(stop(
                     Kind::Limit,
-                    format!("at {}:{start} prepared XA transactions with more than {} MiB of rows", self.file, PREPARED_MOST >> 20),
+                    format!(
+                        "at {}:{start} prepared XA transactions with more than {} MiB of rows",
+                        self.file,
+                        PREPARED_MOST >> 20
+                    ),
                     "commit or roll back what XA RECOVER lists, and start the pipeline again",
                 ));
             }
@@ -739,7 +798,13 @@ impl Assembler {
             self.version += 1;
             let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
             let bound = binder.bind(&map, described.as_ref(), self.version)?;
-            tracing::debug!(database, table, version = self.version, columns = bound.schema.columns.len(), "table bound");
+            tracing::debug!(
+                database,
+                table,
+                version = self.version,
+                columns = bound.schema.columns.len(),
+                "table bound"
+            );
             Entry::Captured(Arc::new(bound))
         } else {
             Entry::Passed
@@ -827,7 +892,12 @@ impl Assembler {
             if at - begin > limit.row_bytes {
                 return Err(stop(
                     Kind::Limit,
-                    format!("a row of table {} has {} bytes, the limit is {}", bound.schema.id, at - begin, limit.row_bytes),
+                    format!(
+                        "a row of table {} has {} bytes, the limit is {}",
+                        bound.schema.id,
+                        at - begin,
+                        limit.row_bytes
+                    ),
                     "raise row_bytes_max, or leave the table or its large column out",
                 ));
             }
@@ -836,14 +906,23 @@ impl Assembler {
             match self.count(&bound.schema, batch) {
                 None => batch.cells.truncate(first),
                 Some((txn, order, table_order)) => {
-                    if absent {
-                        if let Some(g) = &mut self.group {
-                            g.absent = true;
-                        }
+                    if absent && let Some(g) = &mut self.group {
+                        g.absent = true;
                     }
                     used = true;
                     batch.bytes += at - begin;
-                    batch.changes.push(Change { op: sort.op, table, chunk, before, after, txn, at: start, row, order, table_order });
+                    batch.changes.push(Change {
+                        op: sort.op,
+                        table,
+                        chunk,
+                        before,
+                        after,
+                        txn,
+                        at: start,
+                        row,
+                        order,
+                        table_order,
+                    });
                 }
             }
             row += 1;
@@ -876,7 +955,10 @@ impl Assembler {
             let (Some(old), Some(diff)) = (old.bytes(copy), diff.bytes(copy)) else {
                 return Err(stop(
                     Kind::Value,
-                    format!("at {}:{start} a JSON column of table {} was changed in part, and the log does not hold its old document", self.file, bound.schema.id),
+                    format!(
+                        "at {}:{start} a JSON column of table {} was changed in part, and the log does not hold its old document",
+                        self.file, bound.schema.id
+                    ),
                     "SET GLOBAL binlog_row_image = 'FULL' or SET GLOBAL binlog_row_value_options = ''; the row itself can only be had by a new snapshot",
                 ));
             };
@@ -891,7 +973,14 @@ impl Assembler {
         Ok(())
     }
 
-    fn xa_prepare(&mut self, xa: &event::XaPrepare, start: u64, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+    fn xa_prepare(
+        &mut self,
+        xa: &event::XaPrepare,
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
         let Some(group) = &mut self.group else { return Err(malformed("XA PREPARE outside of a transaction")) };
         let Some((events, bytes)) = group.aside.take() else { return Err(malformed("XA PREPARE without XA START")) };
         if xa.one_phase {
@@ -931,7 +1020,10 @@ impl Assembler {
                 Kind::Gap,
                 Side::Source,
                 Retry::Never,
-                format!("at {}:{start} an XA transaction is committed that was prepared before the pipeline began", self.file),
+                format!(
+                    "at {}:{start} an XA transaction is committed that was prepared before the pipeline began",
+                    self.file
+                ),
             )
             .fix("its rows are in no snapshot and before the stream: start the pipeline under a new name"));
         };
@@ -946,7 +1038,9 @@ impl Assembler {
     fn replay(&mut self, events: &[Bytes], start: u64, batch: &mut Batch, limit: &Limit) -> Result<()> {
         for e in events {
             let header = Header::peek(e)?;
-            if let Taken::NeedTable(d, t) = self.table_or_rows(e, &header, event::HEADER..e.len(), start, batch, limit)? {
+            if let Taken::NeedTable(d, t) =
+                self.table_or_rows(e, &header, event::HEADER..e.len(), start, batch, limit)?
+            {
                 return Err(stop(
                     Kind::Schema,
                     format!("the columns of table {d}.{t} are not known for a prepared XA transaction"),
@@ -961,7 +1055,9 @@ impl Assembler {
     fn note(&mut self, id: &Id) {
         match (id, &mut self.stand.gtids) {
             (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.insert(*uuid, tag, *n),
-            (Id::Maria(domain, server, n), Gtids::Maria(pos)) if !pos.contains(*domain, *n) => pos.advance(*domain, *server, *n),
+            (Id::Maria(domain, server, n), Gtids::Maria(pos)) if !pos.contains(*domain, *n) => {
+                pos.advance(*domain, *server, *n)
+            }
             _ => {}
         }
     }
@@ -971,12 +1067,16 @@ impl Assembler {
         self.passed_to(end);
         self.stand.restart = match &self.stand.gtids {
             Gtids::MySql(_) => None,
-            _ => self.prepared.values().min_by(|a, b| a.start.cmp(&b.start)).map(|p| (p.start.clone(), p.before.clone())),
+            _ => {
+                self.prepared.values().min_by(|a, b| a.start.cmp(&b.start)).map(|p| (p.start.clone(), p.before.clone()))
+            }
         };
     }
 
     fn end(&mut self, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
-        let Some(group) = self.group.take() else { return Err(malformed(format!("at {}:{end} a transaction ends that did not begin", self.file))) };
+        let Some(group) = self.group.take() else {
+            return Err(malformed(format!("at {}:{end} a transaction ends that did not begin", self.file)));
+        };
         if group.rows < self.skip_rows && !group.skip {
             return Err(Error::new(
                 Kind::Gap,

@@ -72,10 +72,8 @@ impl Server {
             return Err(Error::new(Kind::Config, Side::Source, Retry::Operator, "the server writes no binary log")
                 .fix("start the server with log_bin (and binlog_format = ROW)"));
         };
-        let place = Place {
-            file: text(&row, "File").unwrap_or_default(),
-            offset: row.get::<u64, _>("Position").unwrap_or(4),
-        };
+        let place =
+            Place { file: text(&row, "File").unwrap_or_default(), offset: row.get::<u64, _>("Position").unwrap_or(4) };
         let gtids = match self.flavor {
             Flavor::MySql if self.gtids => Gtids::MySql(text(&row, "Executed_Gtid_Set").unwrap_or_default().parse()?),
             Flavor::MySql => Gtids::Off,
@@ -165,7 +163,7 @@ pub async fn table(conn: &mut Conn, server: &Server, database: &str, name: &str)
             .map_err(failed)?;
         for c in &mut columns {
             let clause = format!("json_valid({})", crate::sql::ident(&c.name));
-            c.json = c.data_type == "longtext" && checks.iter().any(|k| *k == clause);
+            c.json = c.data_type == "longtext" && checks.contains(&clause);
         }
     }
     let key: Vec<String> = conn
@@ -213,6 +211,11 @@ pub async fn tables(conn: &mut Conn) -> Result<Vec<TableName>> {
     };
     Ok(rows
         .iter()
-        .map(|r| TableName { database: string(r, 0), name: string(r, 1), rows: number(r, 2), keyed: number(r, 3) == Some(1) })
+        .map(|r| TableName {
+            database: string(r, 0),
+            name: string(r, 1),
+            rows: number(r, 2),
+            keyed: number(r, 3) == Some(1),
+        })
         .collect())
 }

@@ -27,6 +27,8 @@ pub struct Charset(u8);
 enum Form {
     Binary,
     Utf8,
+    /// Two bytes a character, no more: surrogates are no characters.
+    Ucs2,
     Utf16,
     Utf16le,
     Utf32,
@@ -41,7 +43,7 @@ const ALL: &[(&str, Form)] = &[
     ("utf8mb4", Form::Utf8),
     ("utf8mb3", Form::Utf8),
     ("utf8", Form::Utf8),
-    ("ucs2", Form::Utf16),
+    ("ucs2", Form::Ucs2),
     ("utf16", Form::Utf16),
     ("utf16le", Form::Utf16le),
     ("utf32", Form::Utf32),
@@ -113,6 +115,11 @@ impl Charset {
         match form {
             Form::Utf8 => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| self.bad(e.valid_up_to())),
             Form::Binary => Err(Error::value("binary data where text was expected")),
+            Form::Ucs2 => {
+                let (chunks, rest) = bytes.as_chunks::<2>();
+                let text = chunks.iter().map(|c| code(&u16::from_be_bytes(*c))).collect();
+                if rest.is_empty() { Ok(Cow::Owned(text)) } else { Err(self.bad(bytes.len())) }
+            }
             Form::Utf16 => self.utf16(bytes, u16::from_be_bytes).map(Cow::Owned),
             Form::Utf16le => self.utf16(bytes, u16::from_le_bytes).map(Cow::Owned),
             Form::Utf32 => {
@@ -139,19 +146,20 @@ impl Charset {
     }
     fn single(self, bytes: &[u8]) -> Cow<'_, str> {
         // swe7 is the one set in which bytes below 0x80 are not ASCII; the others borrow.
-        if self.name() != "swe7" && bytes.is_ascii() {
-            if let Ok(s) = std::str::from_utf8(bytes) {
-                return Cow::Borrowed(s);
-            }
+        if self.name() != "swe7"
+            && bytes.is_ascii()
+            && let Ok(s) = std::str::from_utf8(bytes)
+        {
+            return Cow::Borrowed(s);
         }
         let table = TABLES.single.get(self.name());
         Cow::Owned(bytes.iter().map(|b| table.and_then(|t| t.get(usize::from(*b))).map_or(GONE, code)).collect())
     }
     fn double(self, bytes: &[u8]) -> Cow<'_, str> {
-        if bytes.is_ascii() {
-            if let Ok(s) = std::str::from_utf8(bytes) {
-                return Cow::Borrowed(s);
-            }
+        if bytes.is_ascii()
+            && let Ok(s) = std::str::from_utf8(bytes)
+        {
+            return Cow::Borrowed(s);
         }
         let two = TABLES.double.get(self.name());
         let three = TABLES.triple.get(self.name());

@@ -103,20 +103,28 @@ impl Binder<'_> {
                     Some((c, p)) => {
                         return Err(disagree(
                             map,
-                            format!("column {} is {} in the catalog and of type {} in the log", c.name, c.column_type, p.ty),
+                            format!(
+                                "column {} is {} in the catalog and of type {} in the log",
+                                c.name, c.column_type, p.ty
+                            ),
                         ));
                     }
                 }
             }
             Some(c) if !told => {
-                return Err(disagree(map, format!("{} columns in the catalog and {count} in the log", c.columns.len())));
+                return Err(disagree(
+                    map,
+                    format!("{} columns in the catalog and {count} in the log", c.columns.len()),
+                ));
             }
             _ => None,
         };
         let names: Vec<&str> = match (&o.names, catalog) {
             (Some(names), _) => names.iter().map(String::as_str).collect(),
             (None, Some(c)) => c.columns.iter().map(|c| c.name.as_str()).collect(),
-            (None, None) => return Err(disagree(map, "the log does not name its columns and the catalog does not have it".into())),
+            (None, None) => {
+                return Err(disagree(map, "the log does not name its columns and the catalog does not have it".into()));
+            }
         };
         // The catalog's hints count only for a column of the same name.
         let hint = |i: usize| catalog.and_then(|c| c.columns.get(i)).filter(|c| names.get(i) == Some(&c.name.as_str()));
@@ -157,7 +165,10 @@ impl Binder<'_> {
                         Kind::Config,
                         Side::Own,
                         Retry::Operator,
-                        format!("table {}.{}: a column of the primary key is left out by columns.exclude", map.database, map.table),
+                        format!(
+                            "table {}.{}: a column of the primary key is left out by columns.exclude",
+                            map.database, map.table
+                        ),
                     )
                     .fix("let the key's columns in"));
                 }
@@ -177,7 +188,11 @@ impl Binder<'_> {
 
     /// Binds what the catalog describes, without the log: for a snapshot, and for a table of which the log has no rows.
     pub fn bind_catalog(&self, database: &str, table: &str, c: &CatalogTable, version: u64) -> Result<Bound> {
-        let columns = c.columns.iter().map(|c| c.physical().map_err(|e| e.at(format_args!("table {database}.{table}")))).collect::<Result<_>>()?;
+        let columns = c
+            .columns
+            .iter()
+            .map(|c| c.physical().map_err(|e| e.at(format_args!("table {database}.{table}"))))
+            .collect::<Result<_>>()?;
         let map = TableMap {
             id: 0,
             database: database.to_owned(),
@@ -194,7 +209,9 @@ impl Binder<'_> {
         let unsigned = match (&o.unsigned, hint) {
             (Some(all), _) => all.get(i).copied().unwrap_or(false),
             (None, Some(c)) => c.unsigned(),
-            (None, None) if p.is_numeric() => return Err(disagree(map, "the log does not say whether it is unsigned".into())),
+            (None, None) if p.is_numeric() => {
+                return Err(disagree(map, "the log does not say whether it is unsigned".into()));
+            }
             _ => false,
         };
         let collation = if p.is_choice() { at(&o.choice_collations) } else { at(&o.collations) };
@@ -220,7 +237,8 @@ impl Binder<'_> {
             (None, None) if p.is_choice() => return Err(disagree(map, "the log does not name its labels".into())),
             _ => Arc::from([]),
         };
-        let point = p.ty == ty::GEOMETRY && (at(&o.geometry) == Some(1) || hint.is_some_and(|c| c.data_type == "point"));
+        let point =
+            p.ty == ty::GEOMETRY && (at(&o.geometry) == Some(1) || hint.is_some_and(|c| c.data_type == "point"));
         Ok(Facts { physical: p, catalog: hint, unsigned, charset, labels, point })
     }
 }
@@ -229,7 +247,8 @@ impl CatalogColumn {
     /// Is it unsigned?
     pub fn unsigned(&self) -> bool {
         // behind the labels of an ENUM nothing numeric stands
-        !matches!(self.data_type.as_str(), "enum" | "set") && self.column_type.contains("unsigned") || self.data_type == "year"
+        !matches!(self.data_type.as_str(), "enum" | "set") && self.column_type.contains("unsigned")
+            || self.data_type == "year"
     }
     /// How it stands in a row image that the server writes today.
     pub fn physical(&self) -> Result<Physical> {
@@ -250,9 +269,7 @@ impl CatalogColumn {
             "time" => (ty::TIME2, [self.digits, 0]),
             "datetime" => (ty::DATETIME2, [self.digits, 0]),
             "timestamp" => (ty::TIMESTAMP2, [self.digits, 0]),
-            "char" | "binary" => {
-                (ty::STRING, [(((word >> 4) & 0x30) as u8 ^ 0x30) | (ty::STRING & 0xcf), word as u8])
-            }
+            "char" | "binary" => (ty::STRING, [(((word >> 4) & 0x30) as u8 ^ 0x30) | (ty::STRING & 0xcf), word as u8]),
             "uuid" | "inet6" => (ty::STRING, [ty::STRING, 16]),
             "inet4" => (ty::STRING, [ty::STRING, 4]),
             "varchar" | "varbinary" => (ty::VARCHAR, word.to_le_bytes()),
@@ -262,10 +279,16 @@ impl CatalogColumn {
             "longtext" | "longblob" => (ty::BLOB, [4, 0]),
             "json" => (ty::JSON, [4, 0]),
             "enum" => (ty::ENUM, [ty::ENUM, if labels > 255 { 2 } else { 1 }]),
-            "set" => (ty::SET, [ty::SET, match labels.div_ceil(8) {
-                n @ 0..=4 => n.max(1) as u8,
-                _ => 8,
-            }]),
+            "set" => (
+                ty::SET,
+                [
+                    ty::SET,
+                    match labels.div_ceil(8) {
+                        n @ 0..=4 => n.max(1) as u8,
+                        _ => 8,
+                    },
+                ],
+            ),
             "vector" => (ty::VECTOR, [4, 0]),
             "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
             | "geometrycollection" | "geomcollection" => (ty::GEOMETRY, [4, 0]),
@@ -339,8 +362,8 @@ fn fits(c: &CatalogColumn, p: &Physical) -> bool {
         "vector" => matches!(p.ty, ty::VECTOR | ty::VARCHAR | ty::BLOB),
         "uuid" | "inet6" => p.ty == ty::STRING && p.string_length() == 16,
         "inet4" => p.ty == ty::STRING && p.string_length() == 4,
-        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geometrycollection"
-        | "geomcollection" => p.ty == ty::GEOMETRY,
+        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
+        | "geometrycollection" | "geomcollection" => p.ty == ty::GEOMETRY,
         _ => false,
     }
 }
@@ -383,7 +406,9 @@ fn resolve(f: &Facts<'_>) -> Result<(Type, String, Decoder)> {
         ty::ENUM => (Type::Enum(f.labels.clone()), choice_name("enum", &f.labels), labelled(decode::choice, &f.labels)),
         ty::SET => (Type::Set(f.labels.clone()), choice_name("set", &f.labels), labelled(decode::set, &f.labels)),
         ty::JSON => (Type::Json, "json".into(), plain(decode::json)),
-        ty::GEOMETRY => (Type::Geometry(f.point), if f.point { "point" } else { "geometry" }.into(), plain(decode::geometry)),
+        ty::GEOMETRY => {
+            (Type::Geometry(f.point), if f.point { "point" } else { "geometry" }.into(), plain(decode::geometry))
+        }
         ty::VECTOR => (Type::Array(Box::new(Type::F32)), "vector".into(), plain(decode::vector)),
         _ => return resolve_text(f),
     })
@@ -423,7 +448,8 @@ fn resolve_text(f: &Facts<'_>) -> Result<(Type, String, Decoder)> {
         (ty::VARCHAR | ty::VAR_STRING | ty::VARCHAR_COMPRESSED, true) => format!("varbinary({bytes})"),
         (ty::VARCHAR | ty::VAR_STRING | ty::VARCHAR_COMPRESSED, false) => "varchar".into(),
         (_, binary) => {
-            let size = ["tiny", "", "medium", "long"].get(usize::from(p.meta[0]).wrapping_sub(1)).copied().unwrap_or("");
+            let size =
+                ["tiny", "", "medium", "long"].get(usize::from(p.meta[0]).wrapping_sub(1)).copied().unwrap_or("");
             format!("{size}{}", if binary { "blob" } else { "text" })
         }
     };
@@ -458,10 +484,16 @@ mod tests {
         Binder { collations: &Collations::default(), selection: &selection, layout: &layout() }.bind(map, catalog, 1)
     }
     fn column(name: &str, data_type: &str, column_type: &str) -> CatalogColumn {
-        CatalogColumn { name: name.into(), data_type: data_type.into(), column_type: column_type.into(), ..CatalogColumn::default() }
+        CatalogColumn {
+            name: name.into(),
+            data_type: data_type.into(),
+            column_type: column_type.into(),
+            ..CatalogColumn::default()
+        }
     }
     fn full() -> TableMap {
-        let columns: &[(u8, &[u8])] = &[(ty::LONGLONG, &[]), (ty::VARCHAR, &[44, 1]), (ty::STRING, &[ty::ENUM, 1]), (ty::STRING, &[0xfe, 4])];
+        let columns: &[(u8, &[u8])] =
+            &[(ty::LONGLONG, &[]), (ty::VARCHAR, &[44, 1]), (ty::STRING, &[ty::ENUM, 1]), (ty::STRING, &[0xfe, 4])];
         let optional: &[&[u8]] = &[
             &[1, 1, 0x80],
             &[3, 2, 45, 63],
@@ -476,13 +508,35 @@ mod tests {
     fn the_log_alone_is_enough_when_it_tells_all() {
         let b = bind(&full(), None, &[]).unwrap();
         let types: Vec<_> = b.schema.columns.iter().map(|c| (&*c.name, &*c.type_name, c.nullable)).collect();
-        assert_eq!(types, [("a", "bigint unsigned", false), ("b", "varchar", true), ("c", "enum('x','é')", false), ("d", "binary(4)", false)]);
+        assert_eq!(
+            types,
+            [
+                ("a", "bigint unsigned", false),
+                ("b", "varchar", true),
+                ("c", "enum('x','é')", false),
+                ("d", "binary(4)", false)
+            ]
+        );
         assert_eq!((b.schema.key.as_slice(), b.schema.id.to_string().as_str()), (&[0u32][..], "db.t"));
         let data = [0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, b'h', 2, 1, 7];
         let mut cells = vec![];
         b.layout.image(&data, 0, 0, &[0xf], &mut cells).unwrap();
-        let values: Vec<_> = b.schema.columns.iter().zip(&cells).map(|(c, cell)| c.decode.value(cell.bytes(&data).unwrap()).unwrap()).collect();
-        assert_eq!(values, [Value::U64(u64::MAX), Value::Text("h".into()), Value::Text("é".into()), Value::Bytes(vec![7, 0, 0, 0].into())]);
+        let values: Vec<_> = b
+            .schema
+            .columns
+            .iter()
+            .zip(&cells)
+            .map(|(c, cell)| c.decode.value(cell.bytes(&data).unwrap()).unwrap())
+            .collect();
+        assert_eq!(
+            values,
+            [
+                Value::U64(u64::MAX),
+                Value::Text("h".into()),
+                Value::Text("é".into()),
+                Value::Bytes(vec![7, 0, 0, 0].into())
+            ]
+        );
     }
     #[test]
     fn columns_left_out() {
@@ -499,10 +553,11 @@ mod tests {
         let m = TableMap::parse(&map(columns, &[0], &[])).unwrap();
         assert!(bind(&m, None, &[]).is_err());
         let mut c = CatalogTable {
-            columns: vec![column("id", "bigint", "bigint unsigned"), column("s", "set", "set('a','it''s')"), CatalogColumn {
-                decimal: (10, 2),
-                ..column("d", "decimal", "decimal(10,2)")
-            }],
+            columns: vec![
+                column("id", "bigint", "bigint unsigned"),
+                column("s", "set", "set('a','it''s')"),
+                CatalogColumn { decimal: (10, 2), ..column("d", "decimal", "decimal(10,2)") },
+            ],
             key: vec![0],
         };
         let b = bind(&m, Some(&c), &[]).unwrap();

@@ -98,8 +98,7 @@ impl fmt::Display for Config {
 impl Config {
     /// Does the connection stay on this machine?
     pub fn is_local(&self) -> bool {
-        self.host == "localhost"
-            || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 }
 
@@ -145,11 +144,13 @@ impl Url {
             .or_else(|| text.strip_prefix("mariadb://"))
             .ok_or("does not begin with mysql:// or mariadb://")?;
         let decode = |s: &str| {
-            percent_decode_str(s).decode_utf8().map(|s| s.into_owned()).map_err(|_| "is not UTF-8 when decoded".to_owned())
+            percent_decode_str(s)
+                .decode_utf8()
+                .map(|s| s.into_owned())
+                .map_err(|_| "is not UTF-8 when decoded".to_owned())
         };
-        let some = |s: &str| -> Result<Option<String>, String> {
-            if s.is_empty() { Ok(None) } else { decode(s).map(Some) }
-        };
+        let some =
+            |s: &str| -> Result<Option<String>, String> { if s.is_empty() { Ok(None) } else { decode(s).map(Some) } };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -401,23 +402,32 @@ impl Config {
             (None, Some(_)) => k.fault("ssl_key", "has no certificate", "set ssl_cert too"),
             _ => {}
         }
-        let connect_timeout = match (k.duration("connect_timeout", Duration::from_millis(100)), param("connect_timeout")) {
-            (Some(d), _) => d,
-            (None, Some(s)) => match s.parse::<u64>() {
-                Ok(n) if n > 0 => Duration::from_secs(n),
-                _ => {
-                    k.fault("url", "has a connect_timeout that is no number of seconds", "write connect_timeout=10");
-                    Duration::from_secs(10)
-                }
-            },
-            (None, None) => Duration::from_secs(10),
-        };
+        let connect_timeout =
+            match (k.duration("connect_timeout", Duration::from_millis(100)), param("connect_timeout")) {
+                (Some(d), _) => d,
+                (None, Some(s)) => match s.parse::<u64>() {
+                    Ok(n) if n > 0 => Duration::from_secs(n),
+                    _ => {
+                        k.fault(
+                            "url",
+                            "has a connect_timeout that is no number of seconds",
+                            "write connect_timeout=10",
+                        );
+                        Duration::from_secs(10)
+                    }
+                },
+                (None, None) => Duration::from_secs(10),
+            };
         let read_timeout = k.duration("read_timeout", Duration::from_secs(1)).unwrap_or(Duration::from_secs(60));
         let start_timeout =
             k.duration("start_timeout", Duration::from_secs(1)).unwrap_or(Duration::from_secs(600)).max(read_timeout);
         let password = match (k.text("password"), url.password.clone()) {
             (Some(_), Some(_)) => {
-                k.fault("password", "is given here and in the url", "keep one: better here, as \"${env:MYSQL_PASSWORD}\"");
+                k.fault(
+                    "password",
+                    "is given here and in the url",
+                    "keep one: better here, as \"${env:MYSQL_PASSWORD}\"",
+                );
                 None
             }
             (Some(s), None) => Some(Secret::new(s)),
@@ -472,7 +482,11 @@ impl Config {
             None => default_server_id(pipeline),
             Some(toml::Value::Integer(n)) if (1..i64::from(u32::MAX)).contains(n) => *n as u32,
             Some(_) => {
-                k.fault("server_id", "is no number from 1 to 4294967294", "write a number that no replica of the server has");
+                k.fault(
+                    "server_id",
+                    "is no number from 1 to 4294967294",
+                    "write a number that no replica of the server has",
+                );
                 1
             }
         };
@@ -521,7 +535,9 @@ mod tests {
         let u = Url::parse("mariadb://a%40b:p%3Aw%2F@[::1]:77/d%20b?sslmode=require").unwrap();
         assert_eq!((u.user.as_deref(), u.password.as_ref().map(Secret::reveal)), (Some("a@b"), Some("p:w/")));
         assert_eq!((u.host.as_deref(), u.port, u.database.as_deref()), (Some("::1"), Some(77), Some("d b")));
-        for bad in ["postgres://x", "mysql://[::1/x", "mysql://h:99999/x", "mysql://a,b/x", "mysql://h/x?a", "mysql://%ff@h/x"] {
+        for bad in
+            ["postgres://x", "mysql://[::1/x", "mysql://h:99999/x", "mysql://a,b/x", "mysql://h/x?a", "mysql://%ff@h/x"]
+        {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
     }
@@ -531,7 +547,17 @@ mod tests {
             "urll = 'x'\ntables = 'shop.*'\nserver_id = 0\nread_timeout = '10'\nsslmode = 'on'\nssl_cert = 'a'\n\
              exclude = [1, 'a.b.c']\ncolumns.excludes = []",
         );
-        for want in ["urll", "url", "tables", "server_id", "read_timeout", "sslmode", "ssl_cert", "exclude[0]", "columns.excludes"] {
+        for want in [
+            "urll",
+            "url",
+            "tables",
+            "server_id",
+            "read_timeout",
+            "sslmode",
+            "ssl_cert",
+            "exclude[0]",
+            "columns.excludes",
+        ] {
             assert!(got.iter().any(|g| g == want), "{want} is not in {got:?}");
         }
     }

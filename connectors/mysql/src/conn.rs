@@ -167,7 +167,8 @@ impl Link {
     async fn open(config: &Config, doing: &str) -> Result<Link> {
         let stream = TcpStream::connect((config.host.as_str(), config.port)).await.map_err(|e| broken(doing, e))?;
         stream.set_nodelay(true).map_err(|e| broken(doing, e))?;
-        let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+        let keepalive =
+            socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(|e| broken(doing, e))?;
         let mut link = Link {
             io: Some(Io::Plain(stream)),
@@ -191,7 +192,14 @@ impl Link {
     fn capabilities(&self) -> u32 {
         use flags::*;
         let ssl = if self.encrypted { SSL } else { 0 };
-        LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH | PLUGIN_AUTH_LENENC | ssl
+        LONG_PASSWORD
+            | LONG_FLAG
+            | PROTOCOL_41
+            | TRANSACTIONS
+            | SECURE_CONNECTION
+            | PLUGIN_AUTH
+            | PLUGIN_AUTH_LENENC
+            | ssl
     }
 
     fn hello(&self) -> BytesMut {
@@ -209,13 +217,20 @@ impl Link {
             if config.sslmode == SslMode::Prefer {
                 return Ok(());
             }
-            return Err(Error::new(Kind::Connect, Side::Source, Retry::Operator, format!("{doing}: the server has no TLS"))
-                .fix("switch TLS on at the server, or set sslmode = \"disable\""));
+            return Err(Error::new(
+                Kind::Connect,
+                Side::Source,
+                Retry::Operator,
+                format!("{doing}: the server has no TLS"),
+            )
+            .fix("switch TLS on at the server, or set sslmode = \"disable\""));
         }
         self.encrypted = true;
         let hello = self.hello();
         self.send(&hello).await?;
-        let Some(Io::Plain(stream)) = self.io.take() else { return Err(Error::bug("a connection that is encrypted already")) };
+        let Some(Io::Plain(stream)) = self.io.take() else {
+            return Err(Error::bug("a connection that is encrypted already"));
+        };
         let name = ServerName::try_from(config.host.clone()).map_err(|e| broken(doing, e))?;
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| {
             Error::new(Kind::Connect, Side::Source, Retry::Operator, format!("{doing}: TLS: {e}"))
@@ -276,8 +291,12 @@ impl Link {
         }
         let password = password.as_bytes();
         Ok(match plugin {
-            "mysql_native_password" => scramble::scramble_native(nonce, password).map(|s| s.to_vec()).unwrap_or_default(),
-            "caching_sha2_password" => scramble::scramble_sha256(nonce, password).map(|s| s.to_vec()).unwrap_or_default(),
+            "mysql_native_password" => {
+                scramble::scramble_native(nonce, password).map(|s| s.to_vec()).unwrap_or_default()
+            }
+            "caching_sha2_password" => {
+                scramble::scramble_sha256(nonce, password).map(|s| s.to_vec()).unwrap_or_default()
+            }
             "client_ed25519" => scramble::create_response_for_ed25519(password, nonce).to_vec(),
             "mysql_clear_password" | "sha256_password" if self.encrypted => [password, &[0]].concat(),
             other => {
@@ -394,11 +413,8 @@ impl Link {
         let doing = "opening the stream";
         let heartbeat = (config.read_timeout / 3).max(Duration::from_millis(100)).as_nanos();
         self.run("SET NAMES utf8mb4", doing).await?;
-        self.run(
-            &format!("SET @master_heartbeat_period = {heartbeat}, @source_heartbeat_period = {heartbeat}"),
-            doing,
-        )
-        .await?;
+        self.run(&format!("SET @master_heartbeat_period = {heartbeat}, @source_heartbeat_period = {heartbeat}"), doing)
+            .await?;
         // "Checksums are understood"; a log without them is read all the same.
         self.run("SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'", doing).await?;
         // A server's default is a minute: a sink that is away for longer would end the stream.
@@ -548,7 +564,10 @@ mod tests {
         g.extend([0; 10]);
         g.extend(b"ijklmnopqrst\0caching_sha2_password\0");
         let g = Greeting::parse(&g).unwrap();
-        assert_eq!((g.version.as_str(), &g.nonce[..], g.plugin.as_str()), ("9.7.4", &b"abcdefghijklmnopqrst"[..], "caching_sha2_password"));
+        assert_eq!(
+            (g.version.as_str(), &g.nonce[..], g.plugin.as_str()),
+            ("9.7.4", &b"abcdefghijklmnopqrst"[..], "caching_sha2_password")
+        );
         assert_ne!(g.capabilities & flags::SSL, 0);
     }
     #[test]
@@ -564,7 +583,7 @@ mod tests {
         fn nothing_panics(b in proptest::collection::vec(any::<u8>(), 0..90)) {
             let l = link();
             let seen = (Greeting::parse(&b).is_ok(), l.not_an_error(&b, "x").is_ok(), l.event(Bytes::from(b.clone())).is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
     }
 }

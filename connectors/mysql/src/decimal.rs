@@ -184,7 +184,7 @@ mod tests {
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40), p in any::<u8>(), s in any::<u8>()) {
             let mut out = String::new();
             let seen = (decode(&bytes, p, s, &mut out).is_ok(), encode(&bytes, p, s, &mut vec![]).is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
     }
 }

@@ -23,11 +23,15 @@ fn meaning(code: u16, message: &str) -> (Kind, Retry, Option<&'static str>) {
     let has = |s: &str| message.contains(s);
     match code {
         1045 | 1698 => (Auth, Operator, Some("check user and password in the pipeline's source")),
-        1130 | 1129 => (Auth, Operator, Some("let this host in: CREATE USER or ALTER USER for it, FLUSH HOSTS if it was blocked")),
+        1130 | 1129 => {
+            (Auth, Operator, Some("let this host in: CREATE USER or ALTER USER for it, FLUSH HOSTS if it was blocked"))
+        }
         1227 if has("SLAVE") || has("REPLICATION") => {
             (Auth, Operator, Some("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the account"))
         }
-        1044 | 1142 | 1143 | 1227 | 1370 => (Auth, Operator, Some("grant what is missing: seachange check lists it with the SQL")),
+        1044 | 1142 | 1143 | 1227 | 1370 => {
+            (Auth, Operator, Some("grant what is missing: seachange check lists it with the SQL"))
+        }
         1236 | 1789 | 3510 => {
             if has("max_allowed_packet") {
                 (Limit, Operator, Some("SET GLOBAL max_allowed_packet = 1073741824 at the server"))
@@ -42,7 +46,11 @@ fn meaning(code: u16, message: &str) -> (Kind, Retry, Option<&'static str>) {
                 || has("missing")
             {
                 (Gap, Never, Some(GONE))
-            } else if has("Slave has more GTIDs") || has("Replica has more GTIDs") || has("more GTIDs than") || has("ahead") {
+            } else if has("Slave has more GTIDs")
+                || has("Replica has more GTIDs")
+                || has("more GTIDs than")
+                || has("ahead")
+            {
                 (
                     Gap,
                     Operator,
@@ -71,7 +79,12 @@ impl ServerError {
     /// As the pipeline's error; `doing` says what was tried: "opening the stream".
     pub fn error(&self, doing: &str) -> Error {
         let (kind, retry, fix) = meaning(self.code, &self.message);
-        let e = Error::new(kind, Side::Source, retry, format!("{doing}: {} (error {})", self.message.trim_end(), self.code));
+        let e = Error::new(
+            kind,
+            Side::Source,
+            retry,
+            format!("{doing}: {} (error {})", self.message.trim_end(), self.code),
+        );
         match fix {
             Some(f) => e.fix(f),
             None => e,
@@ -85,12 +98,14 @@ pub fn sql(doing: &str, e: mysql_async::Error) -> Error {
         mysql_async::Error::Server(s) => ServerError { code: s.code, message: s.message }.error(doing),
         other => {
             let text = other.to_string();
-            let tls = text.contains("certificate") || text.contains("TLS") || text.contains("Tls") || text.contains("tls");
+            let tls =
+                text.contains("certificate") || text.contains("TLS") || text.contains("Tls") || text.contains("tls");
             if tls {
                 return Error::new(Kind::Connect, Side::Source, Retry::Operator, format!("{doing}: {text}"))
                     .fix("check sslmode, ssl_root_cert and the server's certificate");
             }
-            Error::source(Kind::Connect, format!("{doing}: {text}")).fix("check that the server runs and can be reached")
+            Error::source(Kind::Connect, format!("{doing}: {text}"))
+                .fix("check that the server runs and can be reached")
         }
     }
 }

@@ -55,11 +55,12 @@ impl Intervals {
             return;
         }
         // The common case: the next number of the only or last interval.
-        if let Some(last) = self.0.last_mut() {
-            if last.0 <= from && last.1.saturating_add(1) >= from {
-                last.1 = last.1.max(to);
-                return;
-            }
+        if let Some(last) = self.0.last_mut()
+            && last.0 <= from
+            && last.1.saturating_add(1) >= from
+        {
+            last.1 = last.1.max(to);
+            return;
         }
         let start = self.0.partition_point(|r| r.1.saturating_add(1) < from);
         let mut end = start;
@@ -373,7 +374,7 @@ mod tests {
         #[test]
         fn nothing_panics(s in "[-0-9a-f:,_ ]{0,60}") {
             let seen = (s.parse::<GtidSet>().is_ok(), s.parse::<GtidPos>().is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
     }
 }

@@ -565,7 +565,7 @@ mod tests {
             (1.7976931348623157e308, "1.7976931348623157e308"),
             (0.0, "0.0"),
             (-0.0, "-0.0"),
-            (2.718281828459045, "2.718281828459045"),
+            (2.718281828459042, "2.718281828459042"),
             (f64::NAN, "0"),
         ] {
             assert_eq!(num(x), s);
@@ -635,7 +635,7 @@ mod tests {
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60), diffs in proptest::collection::vec(any::<u8>(), 0..30)) {
             let mut s = String::new();
             let seen = (text(&bytes, &mut s).is_ok(), apply(&bytes, &diffs, &mut s).is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
         #[test]
         fn near_documents_do_not_panic(at in 0usize..40, to in any::<u8>()) {

@@ -97,7 +97,12 @@ pub struct Configuration {
 impl Configuration {
     /// Of a configuration.
     pub fn new(flavor: Flavor, config: Config) -> Configuration {
-        Configuration { flavor, config: Arc::new(config), confirmed: source::Confirmed::default(), session: Mutex::new(None) }
+        Configuration {
+            flavor,
+            config: Arc::new(config),
+            confirmed: source::Confirmed::default(),
+            session: Mutex::new(None),
+        }
     }
 }
 

@@ -97,12 +97,18 @@ pub async fn snapshot_place(conn: &mut Conn) -> Result<Place> {
         .query("SHOW STATUS LIKE 'binlog_snapshot_%'")
         .await
         .map_err(|e| errors::sql("asking where the snapshot is in the log", e))?;
-    let value = |name: &str| rows.iter().find(|r| r.0.eq_ignore_ascii_case(name)).map(|r| r.1.clone()).unwrap_or_default();
+    let value =
+        |name: &str| rows.iter().find(|r| r.0.eq_ignore_ascii_case(name)).map(|r| r.1.clone()).unwrap_or_default();
     let file = value("Binlog_snapshot_file");
     let offset = value("Binlog_snapshot_position").parse().unwrap_or(4);
     if file.is_empty() {
-        return Err(Error::new(Kind::Config, Side::Source, Retry::Operator, "the server does not tell where a snapshot is in its log")
-            .fix("start the server with log_bin"));
+        return Err(Error::new(
+            Kind::Config,
+            Side::Source,
+            Retry::Operator,
+            "the server does not tell where a snapshot is in its log",
+        )
+        .fix("start the server with log_bin"));
     }
     Ok(Place { file, offset })
 }
@@ -113,8 +119,13 @@ async fn resume(conn: &mut Conn, server: &Server, mut stand: Stand) -> Result<St
     match (&stand.gtids, server.flavor) {
         (Gtids::MySql(set), Flavor::MySql) => {
             if !server.gtids {
-                return Err(Error::new(Kind::Config, Side::Source, Retry::Operator, "the position is a GTID set, and gtid_mode is not ON")
-                    .fix("switch gtid_mode on again"));
+                return Err(Error::new(
+                    Kind::Config,
+                    Side::Source,
+                    Retry::Operator,
+                    "the position is a GTID set, and gtid_mode is not ON",
+                )
+                .fix("switch gtid_mode on again"));
             }
             let ask = async |conn: &mut Conn, name: &str| -> Result<GtidSet> {
                 catalog::variable(conn, name).await?.unwrap_or_default().parse()
@@ -124,7 +135,9 @@ async fn resume(conn: &mut Conn, server: &Server, mut stand: Stand) -> Result<St
             if !missing.is_empty() {
                 return Err(gap(
                     format!("the server has purged {missing} from its log, which the pipeline has not read"),
-                    &format!("point the pipeline at a server that still has them (gtid_purged without them), or {AGAIN}"),
+                    &format!(
+                        "point the pipeline at a server that still has them (gtid_purged without them), or {AGAIN}"
+                    ),
                 ));
             }
             let foreign = set.minus(&executed);
@@ -144,8 +157,13 @@ async fn resume(conn: &mut Conn, server: &Server, mut stand: Stand) -> Result<St
         (Gtids::Off, _) => {
             if !same {
                 return Err(gap(
-                    format!("the position is {} of the server {}, and this is {}", stand.place, stand.server, server.identity),
-                    &format!("file and offset mean nothing on another server: point the pipeline at the right one, or switch GTIDs on and {AGAIN}"),
+                    format!(
+                        "the position is {} of the server {}, and this is {}",
+                        stand.place, stand.server, server.identity
+                    ),
+                    &format!(
+                        "file and offset mean nothing on another server: point the pipeline at the right one, or switch GTIDs on and {AGAIN}"
+                    ),
                 ));
             }
             let files = server.files(conn).await?;
@@ -168,7 +186,10 @@ async fn resume(conn: &mut Conn, server: &Server, mut stand: Stand) -> Result<St
             }
         }
         (_, flavor) => {
-            return Err(gap(format!("the position is not one of {}", flavor.name()), &format!("point the pipeline at the server it was made for, or {AGAIN}")));
+            return Err(gap(
+                format!("the position is not one of {}", flavor.name()),
+                &format!("point the pipeline at the server it was made for, or {AGAIN}"),
+            ));
         }
     }
     if !same {
@@ -228,7 +249,8 @@ pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Ope
         collations: collations.clone(),
         start: stand.clone(),
     });
-    let assembler = Assembler::new(Setup { flavor: server.flavor, selection: of.config.selection.clone(), collations, stand });
+    let assembler =
+        Assembler::new(Setup { flavor: server.flavor, selection: of.config.selection.clone(), collations, stand });
     let source = MySqlSource::new(Start { link, assembler, connector, server, confirmed: of.confirmed.clone() });
     if let Err(e) = conn.disconnect().await {
         tracing::debug!(error = %e, "closing the session that opened the stream");

@@ -130,7 +130,11 @@ impl PayloadReader {
     pub fn next(&mut self) -> Result<Option<bytes::Bytes>> {
         if self.left == 0 {
             let more = self.source.read(&mut [0u8]).map_err(|e| damaged(&e))?;
-            return if more == 0 { Ok(None) } else { Err(malformed("a packed transaction with more than the declared size")) };
+            return if more == 0 {
+                Ok(None)
+            } else {
+                Err(malformed("a packed transaction with more than the declared size"))
+            };
         }
         let mut head = [0u8; crate::event::HEADER];
         self.source.read_exact(&mut head).map_err(|e| damaged(&e))?;

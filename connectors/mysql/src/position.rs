@@ -300,7 +300,7 @@ mod tests {
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let seen = (Stand::decode(&Position(bytes.clone().into())).is_ok(), Seen::decode(&Fence(bytes.into())).is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
     }
 }

@@ -192,10 +192,12 @@ impl Layout {
                 if let Some(slot) = image.get_mut(*place as usize) {
                     *slot = cell;
                 }
-                if let Some((bits, diffs)) = &mut partial {
-                    if is_json && !null && bit(bits, json_index) {
-                        diffs.push(*place);
-                    }
+                if let Some((bits, diffs)) = &mut partial
+                    && is_json
+                    && !null
+                    && bit(bits, json_index)
+                {
+                    diffs.push(*place);
                 }
             }
         }
@@ -279,8 +281,8 @@ mod tests {
                 prop_assert!(cells.iter().all(|c| !c.is_value() || c.bytes(&data).is_some()));
             }
             let seen = layout.partial_image(&data, at, 0, &[present], &mut cells, &mut diffs).is_ok();
-            prop_assert!(seen || !seen);
-            for k in 0..=255 { if let Some(s) = sort(k) { prop_assert!(Rows::parse(&data, s, present & 1 == 1).is_ok() || !seen || seen); } }
+            std::hint::black_box(seen);
+            for k in 0..=255 { if let Some(s) = sort(k) { std::hint::black_box(Rows::parse(&data, s, present & 1 == 1).is_ok()); } }
         }
     }
 }

@@ -95,7 +95,9 @@ impl Snapshotter for MySqlSnapshotter {
                 }
                 (Gtids::Maria(pos), Flavor::MariaDb) => {
                     let doing = "waiting for older transactions";
-                    conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(|e| errors::sql(doing, e))?;
+                    conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+                        .await
+                        .map_err(|e| errors::sql(doing, e))?;
                     let place = open::snapshot_place(&mut conn).await?;
                     let at: Option<Option<String>> = conn
                         .exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&place.file, place.offset))
@@ -108,7 +110,8 @@ impl Snapshotter for MySqlSnapshotter {
                 // The server rotates only when everything in the old file is committed in the engines.
                 _ => {
                     conn.query_drop("FLUSH BINARY LOGS").await.map_err(|e| {
-                        errors::sql("waiting for older transactions", e).fix("GRANT RELOAD ON *.* TO the account, or switch GTIDs on")
+                        errors::sql("waiting for older transactions", e)
+                            .fix("GRANT RELOAD ON *.* TO the account, or switch GTIDs on")
                     })?;
                     true
                 }
@@ -118,7 +121,10 @@ impl Snapshotter for MySqlSnapshotter {
             }
             if told.elapsed() > Duration::from_secs(10) {
                 told = Instant::now();
-                tracing::warn!(waited_s = begun.elapsed().as_secs(), "the snapshot waits for transactions that are in the log and not yet visible");
+                tracing::warn!(
+                    waited_s = begun.elapsed().as_secs(),
+                    "the snapshot waits for transactions that are in the log and not yet visible"
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

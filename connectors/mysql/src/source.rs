@@ -96,7 +96,9 @@ impl MySqlSource {
                 Ok(Err(e)) if e.kind() == Kind::Connect && !fresh => {}
                 Ok(r) => return r,
                 Err(_) if !fresh => {}
-                Err(_) => return Err(Error::source(Kind::Connect, format!("the catalog did not answer within {CATALOG:?}"))),
+                Err(_) => {
+                    return Err(Error::source(Kind::Connect, format!("the catalog did not answer within {CATALOG:?}")));
+                }
             }
         }
         Err(Error::bug("a session that was never tried"))

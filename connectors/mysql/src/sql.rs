@@ -73,9 +73,11 @@ impl Connector {
                 .fix("check that the server runs and can be reached"));
             }
         };
-        conn.query_drop("SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 86400, wait_timeout = 86400")
-            .await
-            .map_err(|e| errors::sql(&doing, e))?;
+        conn.query_drop(
+            "SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 86400, wait_timeout = 86400",
+        )
+        .await
+        .map_err(|e| errors::sql(&doing, e))?;
         Ok(conn)
     }
 }

@@ -229,9 +229,8 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
             Some("ROLLBACK") => Statement::XaRollback(xa_name(text)),
             _ => Statement::XaEnd,
         },
-        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" | "VALUES" | "EXECUTE" => {
-            Statement::Rows
-        }
+        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" | "VALUES"
+        | "EXECUTE" => Statement::Rows,
         "TRUNCATE" => {
             p.is("TABLE");
             p.table().map_or_else(any, Statement::Truncate)
@@ -274,13 +273,13 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
                 match token {
                     Token::Sign('(') => depth += 1,
                     Token::Sign(')') => depth = depth.saturating_sub(1),
-                    Token::Word(w) if depth == 0 && w.eq_ignore_ascii_case("RENAME") => {
-                        if !p.any(&["COLUMN", "INDEX", "KEY"]) {
-                            if !p.any(&["TO", "AS"]) {
-                                p.sign('=');
-                            }
-                            tables.extend(p.table());
+                    Token::Word(w)
+                        if depth == 0 && w.eq_ignore_ascii_case("RENAME") && !p.any(&["COLUMN", "INDEX", "KEY"]) =>
+                    {
+                        if !p.any(&["TO", "AS"]) {
+                            p.sign('=');
                         }
+                        tables.extend(p.table());
                     }
                     Token::Word(w) if depth == 0 && w.eq_ignore_ascii_case("EXCHANGE") => {
                         // EXCHANGE PARTITION p WITH TABLE t: the rows change places, and are nowhere in the log
@@ -387,8 +386,14 @@ mod tests {
     }
     #[test]
     fn names_of_changed_tables() {
-        assert_eq!(tables("ALTER TABLE t ADD (a int, b int), CONVERT TO CHARACTER SET utf8mb4 COMMENT='x RENAME TO y'"), [".t"]);
-        assert_eq!(tables("alter /* RENAME TO z */ table `a``b`.`t 1` RENAME COLUMN x TO y, RENAME TO `n`"), ["a`b.t 1", ".n"]);
+        assert_eq!(
+            tables("ALTER TABLE t ADD (a int, b int), CONVERT TO CHARACTER SET utf8mb4 COMMENT='x RENAME TO y'"),
+            [".t"]
+        );
+        assert_eq!(
+            tables("alter /* RENAME TO z */ table `a``b`.`t 1` RENAME COLUMN x TO y, RENAME TO `n`"),
+            ["a`b.t 1", ".n"]
+        );
         assert_eq!(tables("ALTER TABLE t RENAME INDEX a TO b, RENAME KEY c TO d"), [".t"]);
         assert_eq!(tables("ALTER ONLINE TABLE IF EXISTS d.t RENAME AS u"), ["d.t", ".u"]);
         assert_eq!(tables("RENAME TABLE a TO _a_del, d._a_gho TO d.a"), [".a", "._a_del", "d._a_gho", "d.a"]);
@@ -405,21 +410,38 @@ mod tests {
     #[test]
     fn quotes_as_the_session_had_them() {
         let t = read(br#"ALTER TABLE "a b" ADD c int"#, true, false);
-        assert_eq!(t, Statement::Tables { tables: vec![Named { database: None, table: "a b".into() }], rows_follow: false });
+        assert_eq!(
+            t,
+            Statement::Tables { tables: vec![Named { database: None, table: "a b".into() }], rows_follow: false }
+        );
         // a backslash at the end of a string, with and without escapes
         let text = br"ALTER TABLE t COMMENT '\', RENAME TO u -- '";
-        assert_eq!(read(text, false, true), Statement::Tables {
-            tables: vec![Named { database: None, table: "t".into() }, Named { database: None, table: "u".into() }],
-            rows_follow: false,
-        });
+        assert_eq!(
+            read(text, false, true),
+            Statement::Tables {
+                tables: vec![Named { database: None, table: "t".into() }, Named { database: None, table: "u".into() }],
+                rows_follow: false,
+            }
+        );
         assert_eq!(tables(std::str::from_utf8(text).unwrap()), [".t"]);
     }
     #[test]
     fn what_is_not_about_columns() {
         for text in [
-            "GRANT ALL ON *.* TO x", "CREATE VIEW v AS SELECT 1", "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW SET @a=1", "DROP TEMPORARY TABLE t",
-            "CREATE TEMPORARY TABLE t (a int)", "ANALYZE TABLE t", "FLUSH TABLES", "CREATE USER u", "ALTER USER u", "", "/* only a comment */", "CREATE DATABASE d",
-            "CREATE DEFINER=`a`@`b` PROCEDURE p() DELETE FROM t", "SET PASSWORD FOR 'a' = 'b'",
+            "GRANT ALL ON *.* TO x",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW SET @a=1",
+            "DROP TEMPORARY TABLE t",
+            "CREATE TEMPORARY TABLE t (a int)",
+            "ANALYZE TABLE t",
+            "FLUSH TABLES",
+            "CREATE USER u",
+            "ALTER USER u",
+            "",
+            "/* only a comment */",
+            "CREATE DATABASE d",
+            "CREATE DEFINER=`a`@`b` PROCEDURE p() DELETE FROM t",
+            "SET PASSWORD FOR 'a' = 'b'",
         ] {
             is(text, Statement::Other);
         }
@@ -436,10 +458,19 @@ mod tests {
         is("XA START X'6162',X'',1", Statement::XaStart);
         is("XA COMMIT X'6162',X'',1", Statement::XaCommit("X'6162',X'',1".into()));
         is("XA ROLLBACK X'6A',X'62',1", Statement::XaRollback("X'6a',X'62',1".into()));
-        for text in ["INSERT INTO t VALUES (1)", "/* c */ delete from t", "(SELECT f())", "LOAD DATA INFILE 'x' INTO TABLE t", "WITH x AS (SELECT 1) DELETE FROM t"] {
+        for text in [
+            "INSERT INTO t VALUES (1)",
+            "/* c */ delete from t",
+            "(SELECT f())",
+            "LOAD DATA INFILE 'x' INTO TABLE t",
+            "WITH x AS (SELECT 1) DELETE FROM t",
+        ] {
             is(text, Statement::Rows);
         }
-        assert!(matches!(read(b"CREATE TABLE t (a int) START TRANSACTION", false, false), Statement::Tables { rows_follow: true, .. }));
+        assert!(matches!(
+            read(b"CREATE TABLE t (a int) START TRANSACTION", false, false),
+            Statement::Tables { rows_follow: true, .. }
+        ));
     }
     proptest! {
         #[test]

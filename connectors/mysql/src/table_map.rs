@@ -457,7 +457,7 @@ pub(crate) mod tests {
             let mut near = map(&[(ty::LONG, &[]), (ty::STRING, &[ty::ENUM, 1])], &[0], &[1, 1, 0, 6, 3, 1, 1, b'z', 8, 1, 1]);
             let at = flip % near.len();
             near[at] = to;
-            prop_assert!(seen || TableMap::parse(&near).is_ok() || !seen);
+            std::hint::black_box((seen, TableMap::parse(&near).is_ok()));
         }
     }
 }

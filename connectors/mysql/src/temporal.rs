@@ -29,7 +29,7 @@ pub struct Fields {
 
 /// Days since 1970-01-01 of a day in the proleptic Gregorian calendar; `None` if there is no such day.
 pub fn days(year: u32, month: u32, day: u32) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = match month {
         4 | 6 | 9 | 11 => 30,
         2 => 28 + u32::from(leap),
@@ -331,7 +331,7 @@ pub mod encode {
         let (size, unit) = fraction(digits);
         let n = micros.unsigned_abs();
         let s = n / 1_000_000;
-        let hms = (s / 3600) << 12 | (s / 60 % 60) << 6 | s % 60;
+        let hms = ((s / 3600) << 12) | ((s / 60 % 60) << 6) | (s % 60);
         let part = n % 1_000_000 / u64::from(unit.max(1));
         let n = (if size == 0 { hms } else { hms << (8 * size) | part }) as i64;
         let n = if micros < 0 { -n } else { n };

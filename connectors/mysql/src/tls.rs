@@ -33,9 +33,7 @@ pub fn client_config(config: &Config) -> Result<Option<Arc<ClientConfig>>> {
         _ => Verify::Nothing,
     };
     let builder = match verify {
-        Verify::Nothing => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        }
+        Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
         Verify::Ca => {
             let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(config)?), provider)
                 .build()

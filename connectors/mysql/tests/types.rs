@@ -4,7 +4,7 @@ mod common;
 
 use common::{DEADLINE, Server, lines, servers, split};
 use mysql_async::prelude::Queryable;
-use seachange_sdk::{ChunkReader, ChunkRequest, Range, Snapshotter, TableId};
+use seachange_sdk::{ChunkRequest, Range, Snapshotter, TableId};
 use std::{collections::BTreeMap, sync::Arc};
 
 const TYPES: &str = include_str!("workload.sql");
@@ -69,7 +69,12 @@ async fn both_ways(server: &Server, name: &str, text: &str) -> BTreeMap<String, 
             let mut rows = rows.clone();
             read.sort();
             rows.sort();
-            assert_eq!(read, rows, "{} of {:?} in chunks of {chunk}", found.id, server.flavor);
+            assert_eq!(read.len(), rows.len(), "{} of {:?} in chunks of {chunk}", found.id, server.flavor);
+            for (r, s) in read.iter().zip(&rows) {
+                let short = |s: &str| s.chars().take(2000).collect::<String>();
+                assert_eq!(short(r), short(s), "{} of {:?} in chunks of {chunk}", found.id, server.flavor);
+                assert_eq!(r, s);
+            }
         }
     }
     assert!(tables > 0);
@@ -84,9 +89,10 @@ async fn snapshot_and_stream_give_the_same() {
             .into_iter()
             .filter(|s| {
                 let s = s.trim_start();
-                s.starts_with("SET") || ["numbers", "strings", "times", "zero_dates", "shapes", "more", "invisible", "keyless"]
-                    .iter()
-                    .any(|t| s.contains(&format!("CREATE TABLE {t} ")) || s.contains(&format!("INTO {t} ")))
+                s.starts_with("SET")
+                    || ["numbers", "strings", "times", "zero_dates", "shapes", "more", "invisible", "keyless"]
+                        .iter()
+                        .any(|t| s.contains(&format!("CREATE TABLE {t} ")) || s.contains(&format!("INTO {t} ")))
             })
             .collect();
         both_ways(&server, "types", &wanted.join(";")).await;
@@ -96,7 +102,7 @@ async fn snapshot_and_stream_give_the_same() {
 /// What the server prints, by id.
 async fn printed(server: &Server, db: &str, table: &str, expression: &str) -> BTreeMap<i64, String> {
     let mut c = server.conn().await;
-    c.query_drop(format!("SET NAMES utf8mb4, time_zone = '+00:00'")).await.unwrap();
+    c.query_drop("SET NAMES utf8mb4, time_zone = '+00:00'").await.unwrap();
     let rows: Vec<(i64, Option<String>)> = c.query(format!("SELECT id, {expression} FROM {db}.{table}")).await.unwrap();
     rows.into_iter().map(|(id, t)| (id, t.unwrap_or_else(|| "NULL".into()))).collect()
 }
@@ -105,7 +111,9 @@ async fn printed(server: &Server, db: &str, table: &str, expression: &str) -> BT
 async fn streamed(server: &Server, db: &str, table: &str, script: &str) -> BTreeMap<i64, String> {
     let mut stream = server.open(&[&format!("{db}.*")], None).await;
     server.script(db, script).await;
-    server.script(db, "CREATE TABLE zz_end (id int primary key); INSERT INTO zz_end VALUES (1); DROP TABLE zz_end").await;
+    server
+        .script(db, "CREATE TABLE zz_end (id int primary key); INSERT INTO zz_end VALUES (1); DROP TABLE zz_end")
+        .await;
     let mut out = BTreeMap::new();
     loop {
         let n = tokio::time::timeout(DEADLINE, stream.source.fill(&mut stream.batch, common::LIMIT)).await;
@@ -154,7 +162,11 @@ async fn every_character_set_as_the_server_converts_it() {
             .unwrap();
         assert!(sets.len() > 35);
         let deep = "SET SESSION cte_max_recursion_depth = 100000";
-        let deep = if server.flavor == seachange_mysql::flavor::Flavor::MySql { deep } else { "SET SESSION max_recursive_iterations = 100000" };
+        let deep = if server.flavor == seachange_mysql::flavor::Flavor::MySql {
+            deep
+        } else {
+            "SET SESSION max_recursive_iterations = 100000"
+        };
         for (set, width) in sets {
             let db = server.database("cs").await;
             // all codes of one byte, or all of two bytes; sixteen a row would hide a shift, so one a row
@@ -164,11 +176,23 @@ async fn every_character_set_as_the_server_converts_it() {
                 "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last}) \
                  SELECT i, x FROM (SELECT i, CONVERT(UNHEX(LPAD(HEX(i), {digits}, '0')) USING {set}) AS x FROM n) AS y WHERE x IS NOT NULL"
             );
-            let seen = streamed(&server, &db, "t", &format!("SET SESSION sql_mode = ''; {deep}; {table}; {insert}")).await;
+            let seen =
+                streamed(&server, &db, "t", &format!("SET SESSION sql_mode = ''; {deep}; {table}; {insert}")).await;
             assert!(seen.len() > 100, "{set}: {}", seen.len());
             let shown = printed(&server, &db, "t", "CONVERT(c USING utf8mb4)").await;
             // a code without a character: the server prints a question mark, which is a character too
-            let seen = seen.into_iter().map(|(id, s)| (id, s.replace('\u{fffd}', "?"))).collect();
+            // (and of bytes that make no code it prints as many as it likes)
+            let one = |s: String| s.replace('\u{fffd}', "?").replace("??", "?");
+            let plain = |m: BTreeMap<i64, String>| -> BTreeMap<i64, String> {
+                m.into_iter().map(|(id, s)| (id, one(s))).collect()
+            };
+            let (seen, mut shown) = (plain(seen), plain(shown));
+            for (id, s) in &mut shown {
+                // or nothing at all
+                if s == "NULL" && seen.get(id).is_some_and(|s| s == "?") {
+                    *s = "?".to_owned();
+                }
+            }
             same(&format!("{set} of {:?}", server.flavor), &seen, &shown);
             c.query_drop(format!("DROP DATABASE {db}")).await.unwrap();
         }
@@ -178,10 +202,35 @@ async fn every_character_set_as_the_server_converts_it() {
 #[tokio::test]
 async fn json_as_the_server_prints_it() {
     let documents = [
-        "'{}'", "'[]'", "'null'", "'true'", "'1'", "'-1'", "'18446744073709551615'", "'9223372036854775808'", "'1.5'", "'1.0'", "'1e10'", "'1.0e10'",
-        "'1e15'", "'1e16'", "'123456789012345678901234567890'", "'1e-5'", "'1e-15'", "'1e-20'", "'2.2250738585072014e-308'", "'1.7976931348623157e308'", "'-0.0'", "'0.1'", "'100'",
-        "'\"a\"'", "'\"é😀\\\\u0001\\\\n\\\\\"\\\\\\\\/\"'", "'{\"b\": 1, \"a\": 2, \"aa\": 3}'", "'[1, [2, [3, {\"x\": []}]]]'",
-        "CONCAT('[', REPEAT('1234567890,', 20000), '1]')", "CONCAT('{\"k\": \"', REPEAT('x', 70000), '\"}')",
+        "'{}'",
+        "'[]'",
+        "'null'",
+        "'true'",
+        "'1'",
+        "'-1'",
+        "'18446744073709551615'",
+        "'9223372036854775808'",
+        "'1.5'",
+        "'1.0'",
+        "'1e10'",
+        "'1.0e10'",
+        "'1e15'",
+        "'1e16'",
+        "'123456789012345678901234567890'",
+        "'1e-5'",
+        "'1e-15'",
+        "'1e-20'",
+        "'2.2250738585072014e-308'",
+        "'1.7976931348623157e308'",
+        "'-0.0'",
+        "'0.1'",
+        "'100'",
+        "'\"a\"'",
+        "'\"é😀\\\\u0001\\\\n\\\\\"\\\\\\\\/\"'",
+        "'{\"b\": 1, \"a\": 2, \"aa\": 3}'",
+        "'[1, [2, [3, {\"x\": []}]]]'",
+        "CONCAT('[', REPEAT('1234567890,', 20000), '1]')",
+        "CONCAT('{\"k\": \"', REPEAT('x', 70000), '\"}')",
         "JSON_OBJECT('d', DATE'2024-02-29', 't', TIME'-12:34:56.789', 'dt', TIMESTAMP'2024-02-29 01:02:03.5')",
         "JSON_ARRAY(1.10, CAST(123456789.123456789 AS DECIMAL(30,15)), -0.5)",
         "JSON_ARRAY(0.1e0, 1e100, -1e-100, 123456.789e3, 1e14, 1e15)",
@@ -194,7 +243,7 @@ async fn json_as_the_server_prints_it() {
     for server in servers("json_as_the_server_prints_it") {
         let db = server.database("json").await;
         let mysql = server.flavor == seachange_mysql::flavor::Flavor::MySql;
-        let mut script = "SET SESSION time_zone = '+00:00', NAMES utf8mb4; CREATE TABLE t (id int PRIMARY KEY, j json)".replace("SET SESSION time_zone = '+00:00', NAMES utf8mb4", "SET NAMES utf8mb4");
+        let mut script = "SET NAMES utf8mb4; CREATE TABLE t (id int PRIMARY KEY, j json)".to_owned();
         for (i, d) in documents.iter().chain(if mysql { &mysql_only[..] } else { &[] }).enumerate() {
             script.push_str(&format!("; INSERT INTO t VALUES ({i}, {d})"));
         }
@@ -211,7 +260,7 @@ async fn mariadb_types() {
             continue;
         }
         let text = "CREATE TABLE more (id int PRIMARY KEY, u uuid, i6 inet6, c text COMPRESSED, v varchar(2000) COMPRESSED, b blob COMPRESSED);
-            INSERT INTO more VALUES (1, '01234567-89ab-1def-8123-456789abcdef', '::', REPEAT('compress me ', 100), REPEAT('é', 900), REPEAT('z', 3000)),
+            INSERT INTO more VALUES (1, '01234567-89ab-1def-8123-456789abcdef', '::', REPEAT('compress me ', 20), REPEAT('é', 200), REPEAT('z', 300)),
               (2, '01234567-89ab-4def-8123-456789abcdef', '2001:db8::1', 'short', 'short', 'b'), (3, '01234567-89ab-7def-8123-456789abcdef', '1::', '', '', ''),
               (4, '00000000-0000-0000-0000-000000000000', 'ff00::', NULL, NULL, NULL), (5, 'ffffffff-ffff-ffff-ffff-ffffffffffff', NULL, 'x', 'y', 'z'),
               (6, '01234567-89ab-6def-8123-456789abcdef', NULL, 'x', 'y', 'z'), (7, '01234567-89ab-7def-0123-456789abcdef', NULL, 'x', 'y', 'z'),
@@ -219,11 +268,13 @@ async fn mariadb_types() {
         both_ways(&server, "maria", text).await;
         for column in ["u", "i6", "c", "v"] {
             let db = server.database("maria2").await;
-            let script = text.replace("(id int PRIMARY KEY, u uuid", &format!("(id int PRIMARY KEY, `x` text GENERATED ALWAYS AS (NULL) VIRTUAL INVISIBLE, u uuid"));
-            let script = script.replace("`x` text GENERATED ALWAYS AS (NULL) VIRTUAL INVISIBLE, ", "");
-            let script = format!("{script}; CREATE TABLE t AS SELECT id, {column} FROM more");
+            let script = format!("{text}; CREATE TABLE t AS SELECT id, {column} FROM more");
             let seen = streamed(&server, &db, "t", &script).await;
-            same(column, &seen, &printed(&server, &db, "t", &format!("CAST({column} AS CHAR CHARACTER SET utf8mb4)")).await);
+            same(
+                column,
+                &seen,
+                &printed(&server, &db, "t", &format!("CAST({column} AS CHAR CHARACTER SET utf8mb4)")).await,
+            );
         }
     }
 }

@@ -30,7 +30,8 @@ fn wrong(p: &Physical) -> Error {
 
 /// Appends a value's bytes as the log would hold them.
 pub fn put(value: &Value, p: &Physical, column: &Type, type_name: &str, out: &mut Vec<u8>) -> Result<()> {
-    let fixed = |out: &mut Vec<u8>, n: u64, size: usize| out.extend_from_slice(n.to_le_bytes().get(..size).unwrap_or(&[]));
+    let fixed =
+        |out: &mut Vec<u8>, n: u64, size: usize| out.extend_from_slice(n.to_le_bytes().get(..size).unwrap_or(&[]));
     let size = match p.width()? {
         crate::table_map::Width::Fixed(n) => n as usize,
         crate::table_map::Width::Prefix(_) => 0,
@@ -44,7 +45,9 @@ pub fn put(value: &Value, p: &Physical, column: &Type, type_name: &str, out: &mu
             fixed(out, *n, size);
         }
         // a SET + 0 is a double in MariaDB; its labels are 64 bits, of which a double holds 53
-        (ty::ENUM | ty::SET, Value::Double(n)) if *n >= 0.0 && *n < 9_007_199_254_740_992.0 => fixed(out, *n as u64, size),
+        (ty::ENUM | ty::SET, Value::Double(n)) if *n >= 0.0 && *n < 9_007_199_254_740_992.0 => {
+            fixed(out, *n as u64, size)
+        }
         (ty::FLOAT, Value::Float(f)) => out.extend_from_slice(&f.to_le_bytes()),
         (ty::DOUBLE, Value::Double(f)) => out.extend_from_slice(&f.to_le_bytes()),
         (ty::NEWDECIMAL, Value::Bytes(b)) => decimal::encode(b, p.meta[0], p.meta[1], out)?,
@@ -107,7 +110,8 @@ pub fn put_row(values: &[Value], bound: &Bound, chunk: &mut Vec<u8>, cells: &mut
             continue;
         }
         let off = chunk.len();
-        put(value, physical, &column.ty, &column.type_name, chunk).map_err(|e| e.at(format_args!("column {}", column.name)))?;
+        put(value, physical, &column.ty, &column.type_name, chunk)
+            .map_err(|e| e.at(format_args!("column {}", column.name)))?;
         let place = u32::try_from(off).map_err(|_| malformed("a chunk of more than 4 GiB"))?;
         cells.push(Cell::at(place, (chunk.len() - off) as u32));
     }
@@ -142,10 +146,12 @@ pub fn split_key(key: &[u8]) -> Result<Vec<&[u8]>> {
 
 /// A key's cell as SQL that compares with its column: exactly, and as the column's index sorts.
 pub fn literal(cell: &[u8], p: &Physical, charset: &str, ty: &Type, type_name: &str) -> Result<String> {
-    let hex = |b: &[u8]| b.iter().fold(String::from("X'"), |mut s, b| {
-        let _ok = write!(s, "{b:02x}").is_ok();
-        s
-    }) + "'";
+    let hex = |b: &[u8]| {
+        b.iter().fold(String::from("X'"), |mut s, b| {
+            let _ok = write!(s, "{b:02x}").is_ok();
+            s
+        }) + "'"
+    };
     let quoted = |s: String| format!("'{s}'");
     let digits = usize::from(p.meta[0]);
     let number = |ty: &Type| -> String {
@@ -240,7 +246,10 @@ mod tests {
         assert_eq!(made(Value::Int(0), &p(ty::YEAR, 0, 0), Type::Year), [0]);
         assert_eq!(made(Value::Int(2155), &p(ty::YEAR, 0, 0), Type::Year), [255]);
         assert_eq!(made(Value::Bytes(b"0.10".to_vec()), &p(ty::NEWDECIMAL, 4, 2), Type::F64), [0x80, 0x0a]);
-        assert_eq!(made(Value::Date(0, 0, 0, 0, 0, 0, 0), &p(ty::TIMESTAMP2, 0, 0), Type::TimestampTz(0)), [0, 0, 0, 0]);
+        assert_eq!(
+            made(Value::Date(0, 0, 0, 0, 0, 0, 0), &p(ty::TIMESTAMP2, 0, 0), Type::TimestampTz(0)),
+            [0, 0, 0, 0]
+        );
         let mut out = vec![];
         assert!(put(&Value::Int(1), &p(ty::VARCHAR, 1, 0), &Type::Text, "", &mut out).is_err());
     }
@@ -259,7 +268,7 @@ mod tests {
         #[test]
         fn nothing_panics(key in proptest::collection::vec(any::<u8>(), 0..40), t in any::<u8>(), a in any::<u8>(), b in any::<u8>()) {
             let seen = (split_key(&key).is_ok(), literal(&key, &p(t, a % 7, b), "utf8mb4", &Type::Text, "").is_ok());
-            prop_assert!(seen.0 || !seen.0);
+            std::hint::black_box(seen);
         }
     }
 }

@@ -45,7 +45,8 @@ pub struct Described {
 pub async fn describe(conn: &mut Conn, shared: &Shared, id: &TableId, version: u64) -> Result<Option<Described>> {
     let Some(found) = catalog::table(conn, &shared.server, &id.database, &id.name).await? else { return Ok(None) };
     let layout = shared.server.flavor.layout();
-    let binder = Binder { collations: &shared.collations, selection: &shared.connector.config().selection, layout: &layout };
+    let binder =
+        Binder { collations: &shared.collations, selection: &shared.connector.config().selection, layout: &layout };
     let bound = binder.bind_catalog(&id.database, &id.name, &found, version)?;
     let charsets = bound
         .schema
@@ -70,8 +71,13 @@ impl Described {
         let schema = &self.bound.schema;
         let parts = cells::split_key(key)?;
         if parts.is_empty() || parts.len() > schema.key.len() {
-            return Err(Error::new(Kind::State, Side::Own, Retry::Operator, format!("table {}: a stored key does not fit its columns", schema.id))
-                .fix("the primary key was changed while the snapshot was running: start the pipeline under a new name"));
+            return Err(Error::new(
+                Kind::State,
+                Side::Own,
+                Retry::Operator,
+                format!("table {}: a stored key does not fit its columns", schema.id),
+            )
+            .fix("the primary key was changed while the snapshot was running: start the pipeline under a new name"));
         }
         parts
             .iter()
@@ -119,7 +125,8 @@ impl Described {
 pub async fn boundaries(conn: &mut Conn, d: &Described, parts: usize) -> Result<Vec<Bytes>> {
     let schema = &d.bound.schema;
     let Some(first) = schema.key.first() else { return Ok(Vec::new()) };
-    let (Some(column), Some(physical)) = (schema.columns.get(*first as usize), d.bound.physical.get(*first as usize)) else {
+    let (Some(column), Some(physical)) = (schema.columns.get(*first as usize), d.bound.physical.get(*first as usize))
+    else {
         return Ok(Vec::new());
     };
     let size = match physical.ty {
@@ -130,7 +137,10 @@ pub async fn boundaries(conn: &mut Conn, d: &Described, parts: usize) -> Result<
         _ => return Ok(Vec::new()),
     };
     let name = ident(&column.name);
-    let query = format!("SELECT CAST(MIN({name}) AS CHAR), CAST(MAX({name}) AS CHAR) FROM {}", sql::table(&schema.id.database, &schema.id.name));
+    let query = format!(
+        "SELECT CAST(MIN({name}) AS CHAR), CAST(MAX({name}) AS CHAR) FROM {}",
+        sql::table(&schema.id.database, &schema.id.name)
+    );
     let row: Option<(Option<String>, Option<String>)> =
         conn.query_first(query).await.map_err(|e| errors::sql("splitting the table", e).at(&schema.id))?;
     let Some((Some(low), Some(high))) = row else { return Ok(Vec::new()) };
@@ -184,7 +194,9 @@ pub struct Reader {
 async fn session(shared: &Shared) -> Result<Conn> {
     let mut conn = shared.connector.connect().await?;
     // Text in each column's own character set, and a snapshot that stands for the whole transaction.
-    for setting in ["SET SESSION character_set_results = NULL", "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"] {
+    for setting in
+        ["SET SESSION character_set_results = NULL", "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"]
+    {
         conn.query_drop(setting).await.map_err(|e| errors::sql("preparing a session for reading", e))?;
     }
     Ok(conn)
@@ -199,7 +211,8 @@ impl Reader {
 
     /// Describes the table, keeping the schema (and so its version) as long as nothing has changed.
     async fn plan(&mut self, id: &TableId) -> Result<()> {
-        let Some(now) = describe(&mut self.conn, &self.shared, id, VERSIONS.fetch_add(1, Ordering::Relaxed)).await? else {
+        let Some(now) = describe(&mut self.conn, &self.shared, id, VERSIONS.fetch_add(1, Ordering::Relaxed)).await?
+        else {
             return Err(Error::source(Kind::Schema, format!("table {id} is no longer there")));
         };
         match &mut self.plan {
@@ -223,8 +236,13 @@ impl Reader {
             (Flavor::MySql, _) => {
                 let image = catalog::variable(&mut self.conn, "binlog_row_image").await?;
                 if image.is_some_and(|i| !i.eq_ignore_ascii_case("FULL")) {
-                    return Err(Error::new(Kind::Config, Side::Source, Retry::Operator, "a snapshot without GTIDs needs whole rows in the log")
-                        .fix("SET GLOBAL binlog_row_image = 'FULL', or switch GTIDs on"));
+                    return Err(Error::new(
+                        Kind::Config,
+                        Side::Source,
+                        Retry::Operator,
+                        "a snapshot without GTIDs needs whole rows in the log",
+                    )
+                    .fix("SET GLOBAL binlog_row_image = 'FULL', or switch GTIDs on"));
                 }
                 Ok(Some(crate::gtid::GtidSet::default()))
             }
@@ -263,9 +281,16 @@ impl Reader {
     }
 }
 
-fn push_row(values: &[mysql_async::Value], bound: &Bound, row_bytes: usize, chunk: &mut Vec<u8>, batch: &mut Batch) -> Result<()> {
+fn push_row(
+    values: &[mysql_async::Value],
+    bound: &Bound,
+    row_bytes: usize,
+    chunk: &mut Vec<u8>,
+    batch: &mut Batch,
+) -> Result<()> {
     let start = batch.cells.len() as u32;
-    let size = put_row(values, bound, chunk, &mut batch.cells).map_err(|e| e.at(format_args!("table {}", bound.schema.id)))?;
+    let size =
+        put_row(values, bound, chunk, &mut batch.cells).map_err(|e| e.at(format_args!("table {}", bound.schema.id)))?;
     if size > row_bytes {
         return Err(Error::new(
             Kind::Limit,
@@ -324,7 +349,11 @@ impl ChunkReader for Reader {
         let mut asked = request.rows;
         if by_key {
             let columns = d.key_columns().join(", ");
-            let keys = request.keys.iter().map(|k| Ok(format!("({})", d.literals(k)?.join(", ")))).collect::<Result<Vec<_>>>()?;
+            let keys = request
+                .keys
+                .iter()
+                .map(|k| Ok(format!("({})", d.literals(k)?.join(", "))))
+                .collect::<Result<Vec<_>>>()?;
             query.push_str(&format!(" WHERE ({columns}) IN ({})", keys.join(", ")));
         } else {
             let guess = plan.row.map_or(FIRST_ROWS, |r| (request.bytes as f64 / r.max(1.0)) as usize);
@@ -408,8 +437,13 @@ impl Reader {
                 self.conn
                     .query_drop(format!("LOCK TABLES {} READ", sql::table(&id.database, &id.name)))
                     .await
-                    .map_err(|e| failed(e).fix("GRANT LOCK TABLES ON *.* TO the account, give the table a primary key, or leave it out"))?;
-                let begun = conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await.map_err(failed);
+                    .map_err(|e| {
+                        failed(e).fix(
+                            "GRANT LOCK TABLES ON *.* TO the account, give the table a primary key, or leave it out",
+                        )
+                    })?;
+                let begun =
+                    conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await.map_err(failed);
                 let end = shared.server.log_end(&mut self.conn).await;
                 self.conn.query_drop("UNLOCK TABLES").await.map_err(failed)?;
                 begun?;

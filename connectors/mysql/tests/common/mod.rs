@@ -119,11 +119,23 @@ impl Stream {
     /// The next batch's changes as lines, and its cut.
     pub async fn next(&mut self, limit: Limit) -> (Vec<String>, Cut) {
         self.batch.clear();
-        tokio::time::timeout(DEADLINE, self.source.fill(&mut self.batch, limit)).await.expect("no batch in time").unwrap();
+        tokio::time::timeout(DEADLINE, self.source.fill(&mut self.batch, limit))
+            .await
+            .expect("no batch in time")
+            .unwrap();
         if let Cut::Txn(p) | Cut::Inside(p) | Cut::Idle(p) = &self.batch.cut {
             self.position = p.clone();
         }
         (lines(&self.batch), self.batch.cut.clone())
+    }
+    /// The next batch that has changes.
+    pub async fn next_changes(&mut self) -> Vec<String> {
+        loop {
+            let (seen, _) = self.next(LIMIT).await;
+            if !seen.is_empty() {
+                return seen;
+            }
+        }
     }
     /// Everything before the first change of a table.
     pub async fn until(&mut self, table: &str) -> Vec<String> {
@@ -208,7 +220,10 @@ pub fn show(v: &Value<'_>, out: &mut String) {
     }
     match v {
         Value::Text(s) => write!(out, "{s:?}").unwrap(),
-        Value::Bytes(b) => b.iter().fold(out.push_str("x"), |(), b| write!(out, "{b:02x}").unwrap()),
+        Value::Bytes(b) => {
+            out.push('x');
+            b.iter().fold((), |(), b| write!(out, "{b:02x}").unwrap())
+        }
         Value::Geometry(srid, b) => {
             write!(out, "{srid:?}:").unwrap();
             b.iter().for_each(|b| write!(out, "{b:02x}").unwrap());
@@ -216,4 +231,20 @@ pub fn show(v: &Value<'_>, out: &mut String) {
         Value::Nested(n @ Nested { .. }) => n.walk(&mut List(out)).unwrap(),
         other => write!(out, "{other:?}").unwrap(),
     }
+}
+
+/// The error with which a stream ends.
+pub async fn fails(server: &Server, name: &str, script: &str) -> seachange_sdk::Error {
+    let db = server.database(name).await;
+    let mut stream = server.open(&[&format!("{db}.*")], None).await;
+    server.script(&db, script).await;
+    let end = async {
+        loop {
+            stream.batch.clear();
+            if let Err(e) = stream.source.fill(&mut stream.batch, LIMIT).await {
+                return e;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, end).await.expect("the stream goes on")
 }
