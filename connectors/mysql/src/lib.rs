@@ -26,6 +26,7 @@ pub mod event;
 pub mod flavor;
 pub mod gtid;
 pub mod jsonb;
+pub mod lookahead;
 pub mod payload;
 pub mod position;
 pub mod rows;

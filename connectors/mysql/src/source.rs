@@ -7,9 +7,11 @@
 //! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
 
 use crate::{
-    assembler::{Assembler, Taken},
+    assembler::{Assembler, Need, Taken},
     catalog::{self, Server},
+    columns::CatalogTable,
     conn::Link,
+    lookahead::{self, Lookahead},
     position::{Place, Seen, Stand},
     sql,
 };
@@ -41,7 +43,8 @@ pub struct MySqlSource {
     server: Server,
     session: Option<Conn>,
     /// An event that waits for the catalog, and whether it came out of a packed transaction.
-    waiting: Option<(Bytes, bool, String, String)>,
+    waiting: Option<(Bytes, bool, Need)>,
+    ahead: Lookahead,
     read_timeout: Duration,
     begun: bool,
     confirmed: Confirmed,
@@ -77,6 +80,7 @@ impl MySqlSource {
             server,
             session: None,
             waiting: None,
+            ahead: Lookahead::default(),
             read_timeout,
             begun: false,
             confirmed,
@@ -85,7 +89,24 @@ impl MySqlSource {
         }
     }
 
-    async fn describe(&mut self, database: &str, table: &str) -> Result<Option<crate::columns::CatalogTable>> {
+    /// The catalog's description of a table, if it is that of the place at which the stream is.
+    async fn describe(&mut self, need: &Need) -> Result<Option<CatalogTable>> {
+        let described = self.ask(&need.database, &need.table).await?;
+        if need.exact {
+            let (from, here) = (self.assembler.boundary(), self.assembler.here());
+            let end = match &mut self.session {
+                Some(s) => self.server.log_end(s).await?.0,
+                None => return Err(Error::bug("no session")),
+            };
+            self.ahead.read(self.connector.config(), &from, &end).await?;
+            if let Some(at) = self.ahead.changed(&here, &need.database, &need.table) {
+                return Err(lookahead::moved_on(need, &here, at));
+            }
+        }
+        Ok(described)
+    }
+
+    async fn ask(&mut self, database: &str, table: &str) -> Result<Option<CatalogTable>> {
         for fresh in [false, true] {
             if fresh || self.session.is_none() {
                 self.session = Some(self.connector.connect().await?);
@@ -124,8 +145,8 @@ impl MySqlSource {
         } else {
             self.assembler.take(&event, batch, limit)?
         };
-        if let Taken::NeedTable(database, table) = taken {
-            self.waiting = Some((event, unpacked, database, table));
+        if let Taken::NeedTable(need) = taken {
+            self.waiting = Some((event, unpacked, need));
         }
         Ok(())
     }
@@ -142,11 +163,11 @@ impl Source for MySqlSource {
             self.assembler.new_batch();
         }
         loop {
-            if let Some((_, _, database, table)) = &self.waiting {
-                let (database, table) = (database.clone(), table.clone());
-                let described = self.describe(&database, &table).await?;
-                let Some((event, unpacked, ..)) = self.waiting.take() else { continue };
-                self.assembler.provide(database, table, described);
+            if let Some((_, _, need)) = &self.waiting {
+                let need = need.clone();
+                let described = self.describe(&need).await?;
+                let Some((event, unpacked, _)) = self.waiting.take() else { continue };
+                self.assembler.provide(need.database, need.table, described);
                 self.take(event, unpacked, batch, &limit)?;
                 continue;
             }
