@@ -105,6 +105,8 @@ struct Group {
     thread: Option<u64>,
     /// It was delivered before: only prepared rows are looked at.
     skip: bool,
+    /// It is the one of which rows were delivered before the start.
+    resumed: bool,
     /// Captured rows seen.
     rows: u64,
     /// Captured changes: Debezium's `total_order`.
@@ -195,12 +197,21 @@ impl Assembler {
     pub fn inside(&self) -> bool {
         self.group.is_some()
     }
+    /// May a batch end here? Not inside of a transaction while another one, of which rows were delivered before the start,
+    /// has not come yet (servers may order transactions differently): a position can name one of them only.
+    pub fn may_cut(&self) -> bool {
+        self.skip_rows == 0 || self.group.as_ref().is_none_or(|g| g.resumed)
+    }
     /// Where everything delivered ends; inside a transaction, with the rows of it that were.
     pub fn stand(&self) -> Stand {
         let mut s = self.stand.clone();
-        s.rows = self.group.as_ref().filter(|g| !g.skip).map_or(0, |g| g.rows.max(self.skip_rows));
-        if self.group.is_none() {
-            s.rows = self.skip_rows;
+        s.rows = self.skip_rows;
+        if let Some(g) = self.group.as_ref().filter(|g| !g.skip && (g.resumed || self.skip_rows == 0)) {
+            s.rows = g.rows.max(self.skip_rows);
+            s.inside = g.text.as_deref().unwrap_or_default().to_owned();
+        }
+        if s.rows == 0 {
+            s.inside = String::new();
         }
         s
     }
@@ -459,8 +470,11 @@ impl Assembler {
             (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.contains(*uuid, tag, *n),
             _ => Place { file: self.file.to_string(), offset: start } < self.stand.place,
         };
+        let resumed =
+            self.skip_rows > 0 && !skip && (self.stand.inside.is_empty() || text.as_ref() == Some(&self.stand.inside));
         self.group = Some(Group {
             id,
+            resumed,
             text: text.map(Arc::from),
             start,
             begun,
@@ -662,7 +676,7 @@ impl Assembler {
         group.rows += 1;
         group.order += 1;
         let table_order = count_table(&mut group.tables, schema);
-        if group.rows <= self.skip_rows {
+        if group.resumed && group.rows <= self.skip_rows {
             group.delivered = true;
             return None;
         }
@@ -714,7 +728,7 @@ impl Assembler {
         let Some(group) = self.group.take() else {
             return Err(malformed(format!("at {}:{end} a transaction ends that did not begin", self.file)));
         };
-        if group.rows < self.skip_rows && !group.skip {
+        if group.resumed && group.rows < self.skip_rows {
             return Err(Error::new(
                 Kind::Gap,
                 Side::Source,
@@ -726,8 +740,9 @@ impl Assembler {
             )
             .fix("inside of a transaction the captured tables must not change: put tables and exclude back, let it pass, and change them then"));
         }
-        if !group.skip {
+        if group.resumed {
             self.skip_rows = 0;
+            self.stand.inside = String::new();
         }
         if group.order > 0 {
             let txn = match group.txn {

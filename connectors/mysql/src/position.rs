@@ -76,8 +76,10 @@ pub struct Stand {
     pub gtids: Gtids,
     /// Where the last of them ended.
     pub place: Place,
-    /// Rows of the next transaction that have been delivered; 0: none.
+    /// Rows of a further transaction that have been delivered; 0: none.
     pub rows: u64,
+    /// Which transaction that is, by GTID; empty: the next one.
+    pub inside: String,
     /// Fingerprint of the table selection under which they were counted.
     pub selection: u64,
     /// Where to read from again because of prepared transactions, and how far that was by GTID (MariaDB).
@@ -139,6 +141,7 @@ impl Stand {
         put(&mut out, &self.place.file);
         out.extend(self.place.offset.to_le_bytes());
         out.extend(self.rows.to_le_bytes());
+        put(&mut out, &self.inside);
         out.extend(self.selection.to_le_bytes());
         match &self.restart {
             None => out.push(0),
@@ -169,6 +172,7 @@ impl Stand {
         };
         let place = Place { file: r.text()?, offset: r.number()? };
         let rows = r.number()?;
+        let inside = r.text()?;
         let selection = r.number()?;
         let restart = match r.byte()? {
             0 => None,
@@ -180,7 +184,7 @@ impl Stand {
         if !r.0.is_empty() {
             return Err(unreadable("there is more than there should be"));
         }
-        Ok(Stand { server, gtids, place, rows, selection, restart })
+        Ok(Stand { server, gtids, place, rows, inside, selection, restart })
     }
 }
 
@@ -268,10 +272,11 @@ mod tests {
             gtids: Gtids::Maria("0-1-2".parse().unwrap()),
             place: at("b.1", 4),
             rows: 3,
+            inside: "x".into(),
             selection: 5,
             restart: Some((at("b.0", 9), GtidPos::default())),
         };
-        let golden: &[u8] = b"\x01\x01\0\0\0u\x02\x05\0\0\x000-1-2\x03\0\0\0b.1\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x01\x03\0\0\0b.0\x09\0\0\0\0\0\0\0\0\0\0\0";
+        let golden: &[u8] = b"\x01\x01\0\0\0u\x02\x05\0\0\x000-1-2\x03\0\0\0b.1\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\0\0\0x\x05\0\0\0\0\0\0\0\x01\x03\0\0\0b.0\x09\0\0\0\0\0\0\0\0\0\0\0";
         assert_eq!(s.encode().0, golden);
         assert_eq!(Stand::decode(&Position(golden.into())).unwrap(), s);
         assert_eq!(s.to_string(), "b.1:4 (GTID 0-1-2) and 3 rows of the transaction after it");
@@ -284,7 +289,7 @@ mod tests {
                 1 => Gtids::MySql("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:t:7".parse().unwrap()),
                 _ => Gtids::Maria("0-1-9,3-2-7".parse().unwrap()),
             };
-            let s = Stand { server, gtids, place: at(&file, offset), rows, selection: rows ^ offset, restart: (kind == 2).then(|| (at(&file, 1), GtidPos::default())) };
+            let s = Stand { server, gtids, place: at(&file, offset), rows, inside: file.clone(), selection: rows ^ offset, restart: (kind == 2).then(|| (at(&file, 1), GtidPos::default())) };
             prop_assert_eq!(Stand::decode(&s.encode()).unwrap(), s.clone());
             let bytes = s.encode().0;
             for cut in 0..bytes.len() {

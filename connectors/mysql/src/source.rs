@@ -172,7 +172,7 @@ impl Source for MySqlSource {
                 continue;
             }
             batch.server_us = self.assembler.server_us();
-            let full = batch.bytes >= limit.bytes || batch.changes.len() >= limit.changes;
+            let full = (batch.bytes >= limit.bytes || batch.changes.len() >= limit.changes) && self.assembler.may_cut();
             let inside = self.assembler.inside();
             if full {
                 batch.cut = if inside { Cut::Inside(self.position()) } else { Cut::Txn(self.position()) };
