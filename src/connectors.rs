@@ -6,4 +6,8 @@ use seachange_sdk::Connector;
 pub const CONNECTORS: &[&dyn Connector] = &[
     #[cfg(feature = "postgres")]
     &seachange_postgres::Postgres,
+    #[cfg(feature = "mysql")]
+    &seachange_mysql::Binlog(seachange_mysql::flavor::Flavor::MySql),
+    #[cfg(feature = "mysql")]
+    &seachange_mysql::Binlog(seachange_mysql::flavor::Flavor::MariaDb),
 ];

@@ -106,6 +106,12 @@ fn canonical(out: &mut Vec<u8>, value: Value<'_>) -> Result<()> {
             out.extend_from_slice(&micros.to_le_bytes());
         }
         Value::Infinity(positive) => out.extend_from_slice(&[14, u8::from(positive)]),
+        Value::ZeroDate(text) => tagged(out, 18, text.as_bytes()),
+        Value::Geometry(srid, wkb) => {
+            out.push(19);
+            out.extend_from_slice(&srid.map_or(-1, i64::from).to_le_bytes());
+            tagged(out, 19, &wkb);
+        }
         Value::Interval(months, days, micros) => {
             out.push(15);
             out.extend_from_slice(&months.to_le_bytes());

@@ -192,6 +192,22 @@ fn kind(ty: &Type, type_name: &str, format: &Format) -> Kind {
                 Kind { head, ..Kind::of("struct") }
             }
         }
+        Type::Geometry(point) => {
+            let mut fields = Vec::new();
+            if *point {
+                fields.push(Kind::of("double").render(false, Some("x")));
+                fields.push(Kind::of("double").render(false, Some("y")));
+            }
+            fields.push(Kind::of("bytes").render(false, Some("wkb")));
+            fields.push(Kind::of("int32").render(true, Some("srid")));
+            let (name, doc) = if *point {
+                ("io.debezium.data.geometry.Point", "Geometry (POINT)")
+            } else {
+                ("io.debezium.data.geometry.Geometry", "Geometry")
+            };
+            let head = format!("\"type\":\"struct\",\"fields\":[{}]", fields.join(","));
+            Kind { head, doc: Some(doc), ..Kind::named("struct", name) }
+        }
         Type::Map if format.hstore == MapMode::Json => Kind::named("string", "io.debezium.data.Json"),
         Type::Map => {
             let (key, value) = (Kind::of("string").render(false, None), Kind::of("string").render(true, None));
@@ -260,6 +276,10 @@ fn source(layout: &SourceLayout) -> String {
                     (Kind { default: Some("false"), ..kind }, true)
                 }
                 SourceValue::LsnSequence | SourceValue::Origin | SourceValue::Gtid => (Kind::of("string"), true),
+                SourceValue::ServerId => (Kind::of("int64"), false),
+                SourceValue::File => (Kind::of("string"), false),
+                SourceValue::Row => (Kind::of("int32"), false),
+                SourceValue::Thread => (Kind::of("int64"), true),
                 SourceValue::Null => (Kind::of("int64"), true),
             };
             kind.render(optional, Some(f.name))

@@ -108,6 +108,16 @@ fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn
             Some(gtid) => json::string(out, gtid),
             None => null(out),
         },
+        SourceValue::ServerId => json::uint(out, txn.server_id.into()),
+        SourceValue::File => match &txn.file {
+            Some(file) => json::string(out, file),
+            None => null(out),
+        },
+        SourceValue::Row => json::uint(out, change.row.into()),
+        SourceValue::Thread => match txn.thread {
+            Some(thread) => json::uint(out, thread),
+            None => null(out),
+        },
         // The constant ones are rendered by `SourcePlan::new`; should one come here, null is at least valid JSON.
         SourceValue::Version
         | SourceValue::Connector
@@ -139,6 +149,7 @@ mod tests {
             after: none,
             txn: 0,
             at: 1,
+            row: 0,
             order: 1,
             table_order: 1,
         };
@@ -151,6 +162,9 @@ mod tests {
                 origin: None,
                 origin_at: 0,
                 gtid: None,
+                server_id: 0,
+                thread: None,
+                file: None,
                 begins: false,
                 ends: None,
             };

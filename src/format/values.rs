@@ -53,6 +53,7 @@ pub struct Style {
     interval: IntervalMode,
     map: MapMode,
     one_bit: bool,
+    points: bool,
     element: Option<Box<Style>>,
 }
 
@@ -87,6 +88,7 @@ impl Style {
             interval: format.interval,
             map: format.hstore,
             one_bit: *ty == Type::Bit1,
+            points: *ty == Type::Geometry(true),
             element: match ty {
                 Type::Array(element) => Some(Box::new(Style::new(element, format))),
                 _ => None,
@@ -197,7 +199,40 @@ impl Style {
             Value::Interval(months, days, micros) => return self.interval(out, months, days, micros),
             Value::Point(x, y) => self.point(out, x, y),
             Value::Nested(nested) => return self.nested(out, nested, scratch),
+            // No calendar has it: exact as text, or nothing; never another date.
+            Value::ZeroDate(text) if self.base == Values::Plain => json::string(out, &text),
+            Value::ZeroDate(_) => out.extend_from_slice(b"null"),
+            Value::Geometry(srid, wkb) => self.geometry(out, srid, &wkb)?,
         }
+        Ok(())
+    }
+
+    /// `{"wkb","srid"}`, and before them `x` and `y` for a column of points.
+    fn geometry(&self, out: &mut Vec<u8>, srid: Option<u32>, wkb: &[u8]) -> Result<()> {
+        out.push(b'{');
+        if self.points {
+            // Well-known binary of a point: byte order, type (4 bytes), two doubles.
+            let double = |at: usize| -> Option<f64> {
+                let bytes: [u8; 8] = wkb.get(at..at + 8)?.try_into().ok()?;
+                Some(if wkb.first() == Some(&1) { f64::from_le_bytes(bytes) } else { f64::from_be_bytes(bytes) })
+            };
+            let (Some(x), Some(y)) = (double(5), double(13)) else {
+                return Err(Error::value("a point whose binary form is too short"));
+            };
+            out.extend_from_slice(b"\"x\":");
+            json::f64(out, x);
+            out.extend_from_slice(b",\"y\":");
+            json::f64(out, y);
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"wkb\":");
+        quoted(out, |o| json::base64(o, wkb));
+        out.extend_from_slice(b",\"srid\":");
+        match srid {
+            Some(n) => json::uint(out, n.into()),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
         Ok(())
     }
 

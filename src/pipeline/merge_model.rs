@@ -150,7 +150,7 @@ pub(in crate::pipeline) fn push(
     batch.cells.push(if partial { Cell::UNAVAILABLE } else { Cell::NULL });
     let image = Span { start, len: 3 };
     let (before, after) = if op == Op::Delete { (image, Span::NONE) } else { (Span::NONE, image) };
-    batch.changes.push(Change { op, table: 0, chunk: 0, before, after, txn, at: 0, order: 1, table_order: 1 });
+    batch.changes.push(Change { op, table: 0, chunk: 0, before, after, txn, at: 0, row: 0, order: 1, table_order: 1 });
 }
 
 pub(in crate::pipeline) fn txn(id: TxnId) -> Txn {
@@ -162,6 +162,9 @@ pub(in crate::pipeline) fn txn(id: TxnId) -> Txn {
         origin: None,
         origin_at: 0,
         gtid: None,
+        server_id: 0,
+        thread: None,
+        file: None,
         begins: true,
         ends: Some(Default::default()),
     }

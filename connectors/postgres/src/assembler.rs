@@ -391,6 +391,9 @@ impl Assembler {
             origin: txn.origin.clone(),
             origin_at: txn.origin_at,
             gtid: None,
+            server_id: 0,
+            thread: None,
+            file: None,
             begins,
             ends: None,
         }
@@ -408,6 +411,9 @@ impl Assembler {
             origin: None,
             origin_at: 0,
             gtid: None,
+            server_id: 0,
+            thread: None,
+            file: None,
             begins: true,
             ends: Some(TxnEnd { changes: 1, tables: Vec::new() }),
         });
@@ -423,6 +429,7 @@ impl Assembler {
                 after,
                 txn,
                 at,
+                row: 0,
                 order,
                 table_order: order,
             });
@@ -501,6 +508,9 @@ impl Assembler {
                     origin: txn.origin.clone(),
                     origin_at: txn.origin_at,
                     gtid: None,
+                    server_id: 0,
+                    thread: None,
+                    file: None,
                     begins: order == 1,
                     ends: None,
                 };
@@ -509,7 +519,7 @@ impl Assembler {
             }
         };
         let chunk = batch.chunks.len() as u32;
-        batch.changes.push(Change { op, table, chunk, before, after, txn: index, at, order, table_order });
+        batch.changes.push(Change { op, table, chunk, before, after, txn: index, at, row: 0, order, table_order });
         Ok(true)
     }
 }

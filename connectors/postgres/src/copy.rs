@@ -98,6 +98,7 @@ impl CopyRows {
             after: span,
             txn: 0,
             at: self.at,
+            row: 0,
             order: self.rows as u64,
             table_order: self.rows as u64,
         });

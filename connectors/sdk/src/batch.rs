@@ -115,6 +115,8 @@ pub struct Change {
     pub txn: u32,
     /// Where the change stands in the log (PostgreSQL: the LSN of the message; binlog: the event's position).
     pub at: u64,
+    /// 0-based number of the row within the log's event at `at`; 0 where an event is a row.
+    pub row: u32,
     /// 1-based order among the captured changes of its transaction (Debezium's `total_order`).
     pub order: u64,
     /// 1-based order among its table's changes in the transaction (Debezium's `data_collection_order`).
@@ -122,7 +124,7 @@ pub struct Change {
 }
 
 /// The source transaction that changes of a batch belong to. A large transaction appears in several batches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Txn {
     /// The database's transaction id (PostgreSQL: xid, without epoch).
     pub id: u64,
@@ -138,6 +140,12 @@ pub struct Txn {
     pub origin_at: u64,
     /// The transaction's identity as text where the database has one (GTID).
     pub gtid: Option<Arc<str>>,
+    /// Number of the server that first committed it; 0 where servers have none.
+    pub server_id: u32,
+    /// Number of the session that made it, where the log says so.
+    pub thread: Option<u64>,
+    /// The log file it stands in, where [`Change::at`] is an offset in a file.
+    pub file: Option<Arc<str>>,
     /// Does its first captured change stand in this batch?
     pub begins: bool,
     /// Set in the batch that holds its end: how many captured changes it had, in all and by table

@@ -98,6 +98,8 @@ pub enum Type {
     Year,
     /// A point of the plane.
     Point,
+    /// A geometry in well-known binary form ([`crate::Value::Geometry`]); `true` when it can only be a point.
+    Geometry(bool),
     /// Text to text-or-NULL (PostgreSQL `hstore`).
     Map,
     /// A list (any number of dimensions).
@@ -192,6 +194,14 @@ pub enum SourceValue {
     OriginAt,
     /// [`crate::Txn::gtid`] (string or null).
     Gtid,
+    /// [`crate::Txn::server_id`] (number).
+    ServerId,
+    /// [`crate::Txn::file`] (string).
+    File,
+    /// [`crate::Change::row`] (number).
+    Row,
+    /// [`crate::Txn::thread`] (number, or null when unknown).
+    Thread,
     /// Always null.
     Null,
 }

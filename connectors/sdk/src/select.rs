@@ -101,6 +101,10 @@ impl Pattern {
     pub fn matches(&self, names: &[&str]) -> bool {
         self.parts.len() == names.len() && self.parts.iter().zip(names).all(|(p, n)| p.matches(n))
     }
+    /// Can it match anything whose first name is this?
+    pub fn matches_first(&self, name: &str) -> bool {
+        self.parts.first().is_some_and(|p| p.matches(name))
+    }
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
@@ -156,6 +160,10 @@ impl Selection {
         let names = [schema, table];
         self.include.iter().any(|p| p.matches(&names)) && !self.exclude.iter().any(|p| p.matches(&names))
     }
+    /// Can any table of this schema be captured?
+    pub fn schema(&self, schema: &str) -> bool {
+        self.include.iter().any(|p| p.matches_first(schema))
+    }
     /// Is this column of a captured table captured?
     pub fn column(&self, schema: &str, table: &str, column: &str) -> bool {
         !self.columns_exclude.iter().any(|p| p.matches(&[schema, table, column]))
@@ -193,6 +201,7 @@ mod tests {
         );
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(s.table("public", "a") && !s.table("public", "tmp_1") && !s.table("other", "a"));
+        assert!(s.schema("public") && !s.schema("other"));
         assert!(!s.column("public", "users", "password") && s.column("public", "users", "id"));
     }
 }

@@ -42,10 +42,14 @@ pub enum Value<'a> {
     TimestampTz(i64, u32),
     /// `infinity` (true) or `-infinity` (false) of a date or timestamp.
     Infinity(bool),
+    /// A date or timestamp that is in no calendar, as the database writes it (MySQL's `0000-00-00`, `2024-00-00 00:00:00`).
+    ZeroDate(Cow<'a, str>),
     /// Months, days, microseconds.
     Interval(i32, i32, i64),
     /// A point of the plane.
     Point(f64, f64),
+    /// A geometry: its reference system if it has one, and its well-known binary form.
+    Geometry(Option<u32>, Cow<'a, [u8]>),
     /// A list or a map: walked, never built.
     Nested(Nested<'a>),
 }

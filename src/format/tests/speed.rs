@@ -89,6 +89,7 @@ fn format_speed() {
             after,
             txn: 0,
             at: 452_257_240 + i,
+            row: 0,
             order: i,
             table_order: i,
         });

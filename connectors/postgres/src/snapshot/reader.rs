@@ -363,6 +363,9 @@ fn empty(plan: &Plan, snapshot: &Snapshot) -> Batch {
         origin: None,
         origin_at: 0,
         gtid: None,
+        server_id: 0,
+        thread: None,
+        file: None,
         begins: false,
         ends: None,
     });

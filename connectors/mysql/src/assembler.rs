@@ -1,0 +1,819 @@
+//! From events to batches: transactions, tables, rows. No I/O: what has to be asked of the catalog is answered by the caller.
+//!
+//! - A group of events begins with a GTID (or BEGIN) and ends with XID, COMMIT, or the only statement in it. The position
+//!   moves when a group has ended, and never in between but for the count of rows that were delivered.
+//! - Rows are counted over captured tables, in the order of the log: a transaction that is read again, here or on another
+//!   server, is passed over by that count.
+//! - Rows that XA PREPARE left open are kept aside and delivered at XA COMMIT, under its GTID. Until then the prepared
+//!   transaction is not part of the position, so that a restart reads it again.
+//! - Whatever may be a change of a captured table and cannot be read is an error. Only what is known to be harmless, or is
+//!   marked as ignorable by the server, is passed over.
+
+mod rows;
+mod xa;
+
+use crate::{
+    charset::Collations,
+    columns::{Bound, CatalogTable},
+    event::{self, Checksum, Format, Header, MariaGtid, kind},
+    flavor::Flavor,
+    gtid::{GtidPos, Uuid},
+    payload::{self, PayloadReader},
+    position::{Gtids, Place, Stand},
+    statement::{self, Named, Statement},
+    wire::malformed,
+};
+use bytes::Bytes;
+use seachange_sdk::{
+    Batch, Error, Kind, Limit, Result, Retry, Selection, Side, SourceLayout, TableSchema, Txn, batch::TxnEnd,
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// Rows of prepared XA transactions are kept in memory, up to this much.
+const PREPARED_MOST: usize = 256 << 20;
+/// Largest unpacked MariaDB event.
+const EVENT_MOST: u64 = 1 << 30;
+/// Transactions with absent values that are remembered for the snapshot merge.
+const REMEMBERED: usize = 1 << 20;
+
+/// What came of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken in.
+    Done,
+    /// The catalog's description of this table is needed: [`Assembler::provide`] it, and hand in the event again.
+    NeedTable(Need),
+}
+
+/// A table that the catalog has to describe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// The log does not name the columns: the description must be that of this place in the log. Otherwise it only adds
+    /// to what the log says.
+    pub exact: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Passed,
+    Captured(Arc<Bound>),
+}
+
+struct Known {
+    identity: Vec<u8>,
+    entry: Entry,
+    stale: bool,
+}
+
+/// Who a group is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    None,
+    MySql(Uuid, String, u64),
+    Maria(u32, u32, u64),
+}
+
+struct Prepared {
+    events: Vec<Bytes>,
+    bytes: usize,
+    id: Id,
+    start: Place,
+    before: GtidPos,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    changes: usize,
+    cells: usize,
+    order: u64,
+}
+
+struct Group {
+    id: Id,
+    text: Option<Arc<str>>,
+    start: u64,
+    begun: bool,
+    ts_us: i64,
+    server_id: u32,
+    thread: Option<u64>,
+    /// It was delivered before: only prepared rows are looked at.
+    skip: bool,
+    /// It is the one of which rows were delivered before the start.
+    resumed: bool,
+    /// Captured rows seen.
+    rows: u64,
+    /// Captured changes: Debezium's `total_order`.
+    order: u64,
+    tables: Vec<(Arc<TableSchema>, u64)>,
+    /// Its entry in the batch being filled.
+    txn: Option<u32>,
+    /// Some of its rows were delivered in an earlier batch.
+    delivered: bool,
+    number: u64,
+    /// XA: events kept aside.
+    aside: Option<(Vec<Bytes>, usize)>,
+    begin: Mark,
+    savepoints: Vec<(String, Mark)>,
+    absent: bool,
+}
+
+/// What an [`Assembler`] is made with.
+pub struct Setup {
+    /// The kind of server.
+    pub flavor: Flavor,
+    /// What is captured.
+    pub selection: Selection,
+    /// The server's collations.
+    pub collations: Collations,
+    /// Where the stream starts.
+    pub stand: Stand,
+}
+
+/// The state of a stream.
+pub struct Assembler {
+    flavor: Flavor,
+    selection: Selection,
+    collations: Collations,
+    layout: Arc<SourceLayout>,
+    format: Option<Format>,
+    file: Arc<str>,
+    at: u64,
+    stand: Stand,
+    skip_rows: u64,
+    group: Option<Group>,
+    maps: Vec<(u64, Entry)>,
+    known: HashMap<Box<[u8]>, Known>,
+    catalog: Option<(String, String, Option<CatalogTable>)>,
+    version: u64,
+    groups: u64,
+    payload: Option<PayloadReader>,
+    payload_start: Option<u64>,
+    prepared: BTreeMap<String, Prepared>,
+    absent: VecDeque<(u64, Id, Place)>,
+    server_us: i64,
+    scratch: String,
+}
+
+fn stop(kind: Kind, what: String, fix: &str) -> Error {
+    Error::new(kind, Side::Source, Retry::Operator, what).fix(fix)
+}
+
+impl Assembler {
+    /// At a position.
+    pub fn new(setup: Setup) -> Assembler {
+        let Setup { flavor, selection, collations, stand } = setup;
+        Assembler {
+            flavor,
+            selection,
+            collations,
+            layout: flavor.layout(),
+            format: None,
+            file: stand.place.file.as_str().into(),
+            at: stand.place.offset,
+            skip_rows: stand.rows,
+            stand,
+            group: None,
+            maps: Vec::new(),
+            known: HashMap::new(),
+            catalog: None,
+            version: 0,
+            groups: 0,
+            payload: None,
+            payload_start: None,
+            prepared: BTreeMap::new(),
+            absent: VecDeque::new(),
+            server_us: 0,
+            scratch: String::new(),
+        }
+    }
+    /// Is a transaction open?
+    pub fn inside(&self) -> bool {
+        self.group.is_some()
+    }
+    /// May a batch end here? Not inside of a transaction while another one, of which rows were delivered before the start,
+    /// has not come yet (servers may order transactions differently): a position can name one of them only.
+    pub fn may_cut(&self) -> bool {
+        self.skip_rows == 0 || self.group.as_ref().is_none_or(|g| g.resumed)
+    }
+    /// Where everything delivered ends; inside a transaction, with the rows of it that were.
+    pub fn stand(&self) -> Stand {
+        let mut s = self.stand.clone();
+        s.rows = self.skip_rows;
+        if let Some(g) = self.group.as_ref().filter(|g| !g.skip && (g.resumed || self.skip_rows == 0)) {
+            s.rows = g.rows.max(self.skip_rows);
+            s.inside = g.text.as_deref().unwrap_or_default().to_owned();
+        }
+        if s.rows == 0 {
+            s.inside = String::new();
+        }
+        s
+    }
+    /// How far the log has been read, whole transactions only.
+    pub fn place(&self) -> &Place {
+        &self.stand.place
+    }
+    /// Where the open transaction begins, or where the last one ended: the beginning of an event.
+    pub fn boundary(&self) -> Place {
+        let offset = self.group.as_ref().map_or(self.at, |g| g.start);
+        Place { file: self.file.to_string(), offset: offset.max(4) }
+    }
+    /// Where the newest event that was taken in ends.
+    pub fn here(&self) -> Place {
+        Place { file: self.file.to_string(), offset: self.at }
+    }
+    /// Clock of the server at the newest event.
+    pub fn server_us(&self) -> i64 {
+        self.server_us
+    }
+    /// The batch that was being filled has been handed over.
+    pub fn new_batch(&mut self) {
+        if let Some(g) = &mut self.group {
+            g.delivered |= g.txn.is_some();
+            g.txn = None;
+            g.savepoints.clear();
+        }
+    }
+    /// The catalog's answer to [`Taken::NeedTable`].
+    pub fn provide(&mut self, database: String, table: String, described: Option<CatalogTable>) {
+        self.catalog = Some((database, table, described));
+    }
+    /// Was this transaction (by [`Txn::id`]) invisible under a fence? Only those with absent values are remembered.
+    pub fn remembered(&self, number: u64) -> Option<Absent<'_>> {
+        let i = self.absent.binary_search_by_key(&number, |a| a.0).ok()?;
+        self.absent.get(i).map(|a| Absent { id: &a.1, end: &a.2 })
+    }
+
+    /// The next event out of a packed transaction.
+    pub fn unpacked(&mut self) -> Result<Option<Bytes>> {
+        let Some(reader) = &mut self.payload else { return Ok(None) };
+        match reader.next()? {
+            Some(event) => Ok(Some(event)),
+            None => {
+                self.payload = None;
+                self.payload_start = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes an event of the stream in.
+    pub fn take(&mut self, event: &Bytes, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let header = Header::parse(event)?;
+        let checksum = self.format.as_ref().map_or(Checksum::Off, |f| f.checksum);
+        if header.timestamp > 0 {
+            self.server_us = self.server_us.max(i64::from(header.timestamp) * 1_000_000);
+        }
+        match header.kind {
+            kind::FORMAT_DESCRIPTION => {
+                self.format = Some(Format::parse(event, &header)?);
+                self.maps.clear();
+                if !header.artificial() {
+                    self.at = event::end_of(self.at, &header);
+                }
+                return Ok(Taken::Done);
+            }
+            kind::ROTATE => {
+                let guess = header.artificial() || self.format.is_none();
+                let body =
+                    if guess { event::body_guessed(event, &header)? } else { event::body(event, &header, checksum)? };
+                return self.rotate(&event::Rotate::parse(body)?).map(|()| Taken::Done);
+            }
+            _ if self.format.is_none() => return Err(malformed("an event before the format of the log is known")),
+            _ => {}
+        }
+        let body = event::body(event, &header, checksum)?;
+        if matches!(header.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2) {
+            let beat = event::Heartbeat::parse(header.kind, body)?;
+            if self.group.is_none() && beat.file == *self.file {
+                let at = beat.position.unwrap_or_else(|| event::end_of(self.at, &header));
+                if at >= self.at {
+                    self.at = at;
+                    self.passed_to(at);
+                }
+            }
+            return Ok(Taken::Done);
+        }
+        let end = if header.artificial() { self.at } else { event::end_of(self.at, &header) };
+        let start = if header.artificial() { end } else { end.saturating_sub(u64::from(header.size)) };
+        let body_at = event::HEADER;
+        let body_range = body_at..body_at + body.len();
+        let taken = self.dispatch(event, &header, body_range, start, end, batch, limit)?;
+        if taken == Taken::Done {
+            self.at = end;
+            if self.group.is_none() {
+                self.passed_to(end);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes an event out of a packed transaction in: it has no checksum and no place of its own.
+    pub fn take_unpacked(&mut self, event: &Bytes, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let header = Header::parse(event)?;
+        if header.kind == kind::TRANSACTION_PAYLOAD {
+            return Err(malformed("a packed transaction inside of a packed transaction"));
+        }
+        let start = self.payload_start.unwrap_or(self.at);
+        let end = self.at;
+        let taken = self.dispatch(event, &header, event::HEADER..event.len(), start, end, batch, limit)?;
+        if taken == Taken::Done && self.group.is_none() {
+            self.passed_to(end);
+        }
+        Ok(taken)
+    }
+
+    fn passed_to(&mut self, at: u64) {
+        // When log is read again for prepared rows, the position stays where it was.
+        let here = Place { file: self.file.to_string(), offset: at };
+        if self.stand.place.file.is_empty() || here > self.stand.place {
+            self.stand.place = here;
+        }
+    }
+
+    fn rotate(&mut self, to: &event::Rotate) -> Result<()> {
+        if self.group.is_some() {
+            return Err(Error::source(
+                Kind::Protocol,
+                "the log goes on in another file in the middle of a transaction",
+            ));
+        }
+        self.file = to.file.as_str().into();
+        self.at = to.position;
+        self.maps.clear();
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn dispatch(
+        &mut self,
+        event: &Bytes,
+        header: &Header,
+        range: std::ops::Range<usize>,
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        let body = event.get(range.clone()).ok_or_else(|| malformed("an event without a body"))?;
+        match header.kind {
+            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
+                let g = event::Gtid::parse(header.kind, body)?;
+                let (id, text) = if g.number == 0 {
+                    (Id::None, None)
+                } else {
+                    let colon = if g.tag.is_empty() { "" } else { ":" };
+                    let text = format!("{}{colon}{}:{}", g.uuid, g.tag, g.number);
+                    (Id::MySql(g.uuid, g.tag, g.number), Some(text))
+                };
+                let ts = if g.commit_us > 0 { g.commit_us as i64 } else { i64::from(header.timestamp) * 1_000_000 };
+                self.server_us = self.server_us.max(ts);
+                self.begin(id, text, start, ts, header.server_id, false, batch)
+            }
+            kind::MARIADB_GTID => {
+                let g = MariaGtid::parse(body)?;
+                let id = Id::Maria(g.domain, header.server_id, g.sequence);
+                let text = format!("{}-{}-{}", g.domain, header.server_id, g.sequence);
+                let begun = g.flags & MariaGtid::STANDALONE == 0;
+                self.begin(
+                    id,
+                    Some(text),
+                    start,
+                    i64::from(header.timestamp) * 1_000_000,
+                    header.server_id,
+                    begun,
+                    batch,
+                )?;
+                if g.flags & MariaGtid::PREPARED_XA != 0
+                    && let Some(group) = &mut self.group
+                {
+                    group.aside = Some((Vec::new(), 0));
+                }
+                Ok(Taken::Done)
+            }
+            kind::QUERY | kind::QUERY_COMPRESSED => self.query(header, body, start, end, batch, limit),
+            kind::XID => self.end(end, batch, limit),
+            kind::XA_PREPARE => self.xa_prepare(&event::XaPrepare::parse(body)?, start, end, batch, limit),
+            kind::TABLE_MAP
+            | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1
+            | kind::WRITE_ROWS..=kind::DELETE_ROWS
+            | kind::PARTIAL_UPDATE_ROWS
+            | kind::WRITE_ROWS_COMPRESSED_V1..=kind::DELETE_ROWS_COMPRESSED => {
+                self.aside_or_rows(event, header, range, start, batch, limit)
+            }
+            kind::TRANSACTION_PAYLOAD => {
+                let p = payload::TransactionPayload::parse(body)?;
+                let data_at = range.end - p.packed_size();
+                self.payload = Some(p.reader(event.slice(data_at..range.end))?);
+                self.payload_start = Some(start);
+                Ok(Taken::Done)
+            }
+            kind::INCIDENT => {
+                let (number, text) = event::incident(body)?;
+                Err(Error::new(
+                    Kind::Gap,
+                    Side::Source,
+                    Retry::Never,
+                    format!("at {}:{start} the server says that changes are missing from its log (incident {number}: {text})", self.file),
+                )
+                .fix("what is missing is nowhere: start the pipeline under a new name, so that it takes a new snapshot"))
+            }
+            kind::BEGIN_LOAD_QUERY | kind::EXECUTE_LOAD_QUERY => self.statement_rows(None, start),
+            kind::STOP
+            | kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::IGNORABLE
+            | kind::ROWS_QUERY
+            | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT
+            | kind::VIEW_CHANGE
+            | kind::ANNOTATE_ROWS
+            | kind::BINLOG_CHECKPOINT
+            | kind::GTID_LIST
+            | kind::START_ENCRYPTION => Ok(Taken::Done),
+            n if header.flags & event::FLAG_IGNORABLE != 0 => {
+                tracing::debug!(kind = n, "an event that the server marks as ignorable");
+                Ok(Taken::Done)
+            }
+            n => Err(stop(
+                Kind::Protocol,
+                format!("at {}:{start} an event of type {n}, which is not known and may hold changes", self.file),
+                "use a version of Seachange that knows it; the server's version is in the log of this program",
+            )),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        id: Id,
+        text: Option<String>,
+        start: u64,
+        ts_us: i64,
+        server_id: u32,
+        begun: bool,
+        batch: &Batch,
+    ) -> Result<Taken> {
+        if self.group.is_some() {
+            return Err(malformed(format!("at {}:{start} a transaction begins inside of another", self.file)));
+        }
+        self.groups += 1;
+        let skip = match (&id, &self.stand.gtids) {
+            (Id::Maria(domain, _, n), Gtids::Maria(pos)) => pos.contains(*domain, *n),
+            (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.contains(*uuid, tag, *n),
+            _ => Place { file: self.file.to_string(), offset: start } < self.stand.place,
+        };
+        let resumed =
+            self.skip_rows > 0 && !skip && (self.stand.inside.is_empty() || text.as_ref() == Some(&self.stand.inside));
+        self.group = Some(Group {
+            id,
+            resumed,
+            text: text.map(Arc::from),
+            start,
+            begun,
+            ts_us,
+            server_id,
+            thread: None,
+            skip,
+            rows: 0,
+            order: 0,
+            tables: Vec::new(),
+            txn: None,
+            delivered: false,
+            number: self.groups,
+            aside: None,
+            begin: Mark { changes: batch.changes.len(), cells: batch.cells.len(), order: 0 },
+            savepoints: Vec::new(),
+            absent: false,
+        });
+        Ok(Taken::Done)
+    }
+
+    fn query(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        let q = event::Query::parse(body)?;
+        let unpacked;
+        let text = if header.kind == kind::QUERY_COMPRESSED {
+            unpacked = payload::unpack_mariadb(q.text, EVENT_MOST)?;
+            &unpacked[..]
+        } else {
+            q.text
+        };
+        let status = match text {
+            b"BEGIN" | b"COMMIT" => event::Status::default(),
+            _ => q.status(),
+        };
+        let what = statement::read(text, status.ansi_quotes(), status.no_backslash_escapes());
+        if self.group.is_none() {
+            // no GTID event before it: servers that do not write them
+            self.begin(Id::None, None, start, i64::from(header.timestamp) * 1_000_000, header.server_id, false, batch)?;
+        }
+        let Some(group) = &mut self.group else { return Err(Error::bug("no group")) };
+        // MariaDB's number is that of a connection too, but its transactions have no statement to carry it.
+        if self.flavor == Flavor::MySql {
+            group.thread = Some(u64::from(q.thread));
+        }
+        let begun = group.begun;
+        let skip = group.skip;
+        let database = || String::from_utf8_lossy(q.database).into_owned();
+        match what {
+            Statement::Begin => {
+                group.begun = true;
+                return Ok(Taken::Done);
+            }
+            Statement::Commit => return self.end(end, batch, limit),
+            Statement::Rollback => {
+                let mark = group.begin;
+                self.roll_back(mark, start, batch)?;
+                return self.end(end, batch, limit);
+            }
+            Statement::Savepoint(name) => {
+                let mark = Mark { changes: batch.changes.len(), cells: batch.cells.len(), order: group.order };
+                group.savepoints.push((name, mark));
+                return Ok(Taken::Done);
+            }
+            Statement::RollbackTo(name) => {
+                if group.order == 0 || group.skip {
+                    return Ok(Taken::Done);
+                }
+                let mark = group.savepoints.iter().rev().find(|s| s.0 == name).map(|s| s.1);
+                let Some(mark) = mark else { return Err(self.cannot_roll_back(start)) };
+                return self.roll_back(mark, start, batch).map(|()| Taken::Done);
+            }
+            Statement::XaStart => {
+                group.begun = true;
+                group.aside.get_or_insert_default();
+                return Ok(Taken::Done);
+            }
+            Statement::XaEnd => return Ok(Taken::Done),
+            Statement::XaCommit(name) => return self.xa_commit(&name, start, end, batch, limit),
+            Statement::XaRollback(name) => {
+                let Some(p) = self.prepared.remove(&name) else { return self.end(end, batch, limit) };
+                self.note(&p.id);
+                return self.end(end, batch, limit);
+            }
+            Statement::Tables { tables, rows_follow } => {
+                let db = database();
+                self.changed(&tables, &db);
+                if rows_follow {
+                    if let Some(g) = &mut self.group {
+                        g.begun = true;
+                    }
+                    return Ok(Taken::Done);
+                }
+            }
+            Statement::DropDatabase(name) => {
+                for (key, known) in &mut self.known {
+                    known.stale |= names_of(key).is_some_and(|(db, _)| db == name.as_bytes());
+                }
+            }
+            Statement::Truncate(named) => {
+                let db = named.database.unwrap_or_else(database);
+                if !skip && self.selection.table(&db, &named.table) {
+                    let taken = self.truncate(&db, &named.table, start, batch)?;
+                    if taken != Taken::Done {
+                        // The event comes again: what it began must not be there twice.
+                        if !begun && self.group.as_ref().is_some_and(|g| g.id == Id::None && g.start == start) {
+                            self.group = None;
+                        }
+                        return Ok(taken);
+                    }
+                }
+            }
+            Statement::Rows => {
+                if !skip && q.error == 0 {
+                    let written = status.databases.or(None);
+                    self.statement_rows(written.as_deref(), start)?;
+                }
+            }
+            Statement::Other => {}
+        }
+        if begun { Ok(Taken::Done) } else { self.end(end, batch, limit) }
+    }
+
+    /// Rows were changed by a statement: harmless only if the log names the databases and none can be captured.
+    fn statement_rows(&self, databases: Option<&[String]>, start: u64) -> Result<Taken> {
+        if databases.is_some_and(|d| !d.iter().any(|d| self.selection.schema(d))) {
+            return Ok(Taken::Done);
+        }
+        Err(stop(
+            Kind::Schema,
+            format!(
+                "at {}:{start} rows were changed by a statement that is in the log as text, not as rows",
+                self.file
+            ),
+            "SET GLOBAL binlog_format = 'ROW' and let all sessions reconnect; what the statement changed can only be had by a new \
+             snapshot: start the pipeline under a new name",
+        ))
+    }
+
+    fn changed(&mut self, tables: &[Named], database: &str) {
+        if tables.is_empty() {
+            self.known.values_mut().for_each(|k| k.stale = true);
+        }
+        for t in tables {
+            let db = t.database.as_deref().unwrap_or(database);
+            for (key, known) in &mut self.known {
+                // names are compared without regard to case: a server may fold them
+                let same = names_of(key).is_some_and(|(d, n)| {
+                    d.eq_ignore_ascii_case(db.as_bytes()) && n.eq_ignore_ascii_case(t.table.as_bytes())
+                });
+                known.stale |= same;
+            }
+        }
+    }
+
+    fn cannot_roll_back(&self, start: u64) -> Error {
+        stop(
+            Kind::Protocol,
+            format!("at {}:{start} rows that were delivered already are rolled back", self.file),
+            "raise txn_bytes_max so that the transaction is delivered whole, and start the pipeline again",
+        )
+    }
+
+    fn roll_back(&mut self, mark: Mark, start: u64, batch: &mut Batch) -> Result<()> {
+        let refused = self.cannot_roll_back(start);
+        let Some(group) = &mut self.group else { return Ok(()) };
+        if group.skip || group.order == mark.order {
+            return Ok(());
+        }
+        if group.delivered {
+            return Err(refused);
+        }
+        batch.changes.truncate(mark.changes);
+        batch.cells.truncate(mark.cells);
+        group.order = mark.order;
+        group.tables.clear();
+        for c in batch.changes.iter().filter(|c| Some(c.txn) == group.txn) {
+            if let Some(schema) = batch.tables.get(c.table as usize) {
+                count_table(&mut group.tables, schema);
+            }
+        }
+        if mark.order == 0 && group.txn.is_some() {
+            batch.txns.pop();
+            group.txn = None;
+        }
+        Ok(())
+    }
+
+    /// Counts a change of the open group: its transaction in the batch, its orders. `None`: it was delivered before.
+    fn count(&mut self, schema: &Arc<TableSchema>, batch: &mut Batch) -> Option<(u32, u64, u64)> {
+        let group = self.group.as_mut()?;
+        group.rows += 1;
+        group.order += 1;
+        let table_order = count_table(&mut group.tables, schema);
+        if group.resumed && group.rows <= self.skip_rows {
+            group.delivered = true;
+            return None;
+        }
+        let txn = match group.txn {
+            Some(t) => t,
+            None => {
+                batch.txns.push(Txn {
+                    id: group.number,
+                    ts_us: group.ts_us,
+                    commit: group.start,
+                    gtid: group.text.clone(),
+                    server_id: group.server_id,
+                    thread: group.thread,
+                    file: Some(self.file.clone()),
+                    begins: !group.delivered,
+                    ..Txn::default()
+                });
+                let t = (batch.txns.len() - 1) as u32;
+                group.txn = Some(t);
+                t
+            }
+        };
+        Some((txn, group.order, table_order))
+    }
+
+    /// A transaction belongs to the position.
+    fn note(&mut self, id: &Id) {
+        match (id, &mut self.stand.gtids) {
+            (Id::MySql(uuid, tag, n), Gtids::MySql(set)) => set.insert(*uuid, tag, *n),
+            (Id::Maria(domain, server, n), Gtids::Maria(pos)) if !pos.contains(*domain, *n) => {
+                pos.advance(*domain, *server, *n)
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, end: u64) {
+        self.maps.clear();
+        self.passed_to(end);
+        self.stand.restart = match &self.stand.gtids {
+            Gtids::MySql(_) => None,
+            _ => {
+                self.prepared.values().min_by(|a, b| a.start.cmp(&b.start)).map(|p| (p.start.clone(), p.before.clone()))
+            }
+        };
+    }
+
+    fn end(&mut self, end: u64, batch: &mut Batch, limit: &Limit) -> Result<Taken> {
+        let Some(group) = self.group.take() else {
+            return Err(malformed(format!("at {}:{end} a transaction ends that did not begin", self.file)));
+        };
+        if group.resumed && group.rows < self.skip_rows {
+            return Err(Error::new(
+                Kind::Gap,
+                Side::Source,
+                Retry::Never,
+                format!(
+                    "at {}:{end} a transaction has {} captured rows, of which {} were delivered: it is not the one that was being read",
+                    self.file, group.rows, self.skip_rows
+                ),
+            )
+            .fix("inside of a transaction the captured tables must not change: put tables and exclude back, let it pass, and change them then"));
+        }
+        if group.resumed {
+            self.skip_rows = 0;
+            self.stand.inside = String::new();
+        }
+        if group.order > 0 {
+            let txn = match group.txn {
+                Some(t) => t,
+                None => {
+                    batch.txns.push(Txn {
+                        id: group.number,
+                        ts_us: group.ts_us,
+                        commit: group.start,
+                        gtid: group.text.clone(),
+                        server_id: group.server_id,
+                        thread: group.thread,
+                        file: Some(self.file.clone()),
+                        begins: false,
+                        ..Txn::default()
+                    });
+                    (batch.txns.len() - 1) as u32
+                }
+            };
+            let tables = if limit.txn_tables {
+                group.tables.iter().map(|(schema, n)| (batch.table_index(schema), *n)).collect()
+            } else {
+                Vec::new()
+            };
+            if let Some(t) = batch.txns.get_mut(txn as usize) {
+                t.ends = Some(TxnEnd { changes: group.order, tables });
+            }
+        }
+        self.note(&group.id);
+        self.finish(end);
+        if group.absent {
+            if self.absent.len() == REMEMBERED {
+                self.absent.pop_front();
+            }
+            self.absent.push_back((group.number, group.id, self.stand.place.clone()));
+        }
+        Ok(Taken::Done)
+    }
+}
+
+/// A transaction with absent values.
+pub struct Absent<'a> {
+    id: &'a Id,
+    /// Where it ended.
+    pub end: &'a Place,
+}
+
+impl Absent<'_> {
+    /// Is it in this set?
+    pub fn is_in(&self, set: &crate::gtid::GtidSet) -> bool {
+        matches!(self.id, Id::MySql(uuid, tag, n) if set.contains(*uuid, tag, *n))
+    }
+}
+
+fn count_table(tables: &mut Vec<(Arc<TableSchema>, u64)>, schema: &Arc<TableSchema>) -> u64 {
+    // by name: a table keeps its count when its columns change inside of a transaction
+    match tables.iter_mut().rev().find(|t| Arc::ptr_eq(&t.0, schema) || t.0.id == schema.id) {
+        Some(t) => {
+            t.1 += 1;
+            t.1
+        }
+        None => {
+            tables.push((schema.clone(), 1));
+            1
+        }
+    }
+}
+
+/// Database and table of a key of [`Assembler::known`].
+fn names_of(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let n = usize::from(*key.first()?);
+    let rest = key.get(1 + n + 1..)?;
+    Some((key.get(1..=n)?, rest.get(1..)?))
+}

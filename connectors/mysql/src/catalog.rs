@@ -1,0 +1,221 @@
+//! What the server says about itself, its log and its tables.
+
+use crate::{
+    charset::{Charset, Collations},
+    columns::{CatalogColumn, CatalogTable},
+    errors,
+    flavor::{self, Flavor},
+    position::{Gtids, Place},
+};
+use mysql_async::{Conn, Row, prelude::Queryable};
+use seachange_sdk::{Error, Kind, Result, Retry, Side};
+
+/// What a server says about itself.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its kind.
+    pub flavor: Flavor,
+    /// Its version text.
+    pub version_text: String,
+    /// Its version.
+    pub version: (u32, u32, u32),
+    /// Its identity: `server_uuid` of MySQL, `server_id` of MariaDB.
+    pub identity: String,
+    /// Are positions GTIDs? (MySQL: `gtid_mode = ON`; MariaDB: always.)
+    pub gtids: bool,
+}
+
+/// A variable that may not exist.
+pub async fn variable(conn: &mut Conn, name: &str) -> Result<Option<String>> {
+    let row: Option<(String, String)> = conn
+        .exec_first("SHOW GLOBAL VARIABLES WHERE Variable_name = ?", (name,))
+        .await
+        .map_err(|e| errors::sql("reading the server's settings", e))?;
+    Ok(row.map(|r| r.1))
+}
+
+/// A column of a row, as text.
+fn text(row: &Row, name: &str) -> Option<String> {
+    match row.get::<Option<Vec<u8>>, _>(name) {
+        Some(Some(b)) => Some(String::from_utf8_lossy(&b).into_owned()),
+        _ => None,
+    }
+}
+fn number(row: &Row, i: usize) -> Option<u64> {
+    row.get::<Option<u64>, _>(i).flatten()
+}
+
+impl Server {
+    /// Asks.
+    pub async fn ask(conn: &mut Conn) -> Result<Server> {
+        let version_text: Option<String> =
+            conn.query_first("SELECT VERSION()").await.map_err(|e| errors::sql("asking for the version", e))?;
+        let version_text = version_text.unwrap_or_default();
+        let flavor = Flavor::of(&version_text);
+        let version = flavor::version(&version_text);
+        let (identity, gtids) = match flavor {
+            Flavor::MySql => (
+                variable(conn, "server_uuid").await?.unwrap_or_default(),
+                variable(conn, "gtid_mode").await?.is_some_and(|m| m.eq_ignore_ascii_case("ON")),
+            ),
+            Flavor::MariaDb => (variable(conn, "server_id").await?.unwrap_or_default(), true),
+        };
+        Ok(Server { flavor, version_text, version, identity, gtids })
+    }
+
+    /// The log's end, and how far that is by GTID.
+    pub async fn log_end(&self, conn: &mut Conn) -> Result<(Place, Gtids)> {
+        let doing = "asking for the log's end";
+        let row: Option<Row> =
+            conn.query_first(self.flavor.log_status(self.version)).await.map_err(|e| errors::sql(doing, e))?;
+        let Some(row) = row else {
+            return Err(Error::new(Kind::Config, Side::Source, Retry::Operator, "the server writes no binary log")
+                .fix("start the server with log_bin (and binlog_format = ROW)"));
+        };
+        let place =
+            Place { file: text(&row, "File").unwrap_or_default(), offset: row.get::<u64, _>("Position").unwrap_or(4) };
+        let gtids = match self.flavor {
+            Flavor::MySql if self.gtids => Gtids::MySql(text(&row, "Executed_Gtid_Set").unwrap_or_default().parse()?),
+            Flavor::MySql => Gtids::Off,
+            Flavor::MariaDb => {
+                let pos: Option<Option<String>> = conn
+                    .exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&place.file, place.offset))
+                    .await
+                    .map_err(|e| errors::sql(doing, e))?;
+                Gtids::Maria(pos.flatten().unwrap_or_default().parse()?)
+            }
+        };
+        Ok((place, gtids))
+    }
+
+    /// The files of the log and their sizes.
+    pub async fn files(&self, conn: &mut Conn) -> Result<Vec<Place>> {
+        let rows: Vec<Row> =
+            conn.query("SHOW BINARY LOGS").await.map_err(|e| errors::sql("asking for the files of the log", e))?;
+        Ok(rows
+            .iter()
+            .map(|r| Place { file: text(r, "Log_name").unwrap_or_default(), offset: number(r, 1).unwrap_or(0) })
+            .collect())
+    }
+}
+
+/// The character set of every collation.
+pub async fn collations(conn: &mut Conn, server: &Server) -> Result<Collations> {
+    let doing = "reading the collations";
+    let mut rows: Vec<(Option<u64>, Option<String>)> = conn
+        .query("SELECT CAST(ID AS UNSIGNED), CHARACTER_SET_NAME FROM information_schema.COLLATIONS")
+        .await
+        .map_err(|e| errors::sql(doing, e))?;
+    if server.flavor == Flavor::MariaDb && server.version >= (10, 10, 0) {
+        // collations that serve several character sets have a number for each
+        let more: Vec<(Option<u64>, Option<String>)> = conn
+            .query("SELECT CAST(ID AS UNSIGNED), CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY")
+            .await
+            .map_err(|e| errors::sql(doing, e))?;
+        rows.extend(more);
+    }
+    Ok(Collations::new(rows.into_iter().filter_map(|(id, name)| Some((id?, name?)))))
+}
+
+/// A table's columns and key; `None` when there is no such table (or it is not to be seen).
+pub async fn table(conn: &mut Conn, server: &Server, database: &str, name: &str) -> Result<Option<CatalogTable>> {
+    let doing = format!("reading the columns of {database}.{name}");
+    let failed = |e| errors::sql(&doing, e);
+    let rows: Vec<Row> = conn
+        .exec(
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME,
+               CAST(CHARACTER_OCTET_LENGTH AS UNSIGNED), CAST(NUMERIC_PRECISION AS UNSIGNED), CAST(NUMERIC_SCALE AS UNSIGNED),
+               CAST(DATETIME_PRECISION AS UNSIGNED), IS_NULLABLE
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+            (database, name),
+        )
+        .await
+        .map_err(failed)?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let string = |r: &Row, i: usize| match r.get::<Option<Vec<u8>>, _>(i) {
+        Some(Some(b)) => String::from_utf8_lossy(&b).into_owned(),
+        _ => String::new(),
+    };
+    let small = |r: &Row, i: usize| number(r, i).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
+    let mut columns: Vec<CatalogColumn> = rows
+        .iter()
+        .map(|r| CatalogColumn {
+            name: string(r, 0),
+            data_type: string(r, 1).to_ascii_lowercase(),
+            column_type: string(r, 2),
+            charset: Charset::named(&string(r, 3)),
+            octets: number(r, 4).unwrap_or(0),
+            decimal: (small(r, 5), small(r, 6)),
+            digits: small(r, 7),
+            nullable: string(r, 8) == "YES",
+            json: false,
+        })
+        .collect();
+    if server.flavor == Flavor::MariaDb {
+        let checks: Vec<String> = conn
+            .exec(
+                "SELECT CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = ? AND TABLE_NAME = ?",
+                (database, name),
+            )
+            .await
+            .map_err(failed)?;
+        for c in &mut columns {
+            let clause = format!("json_valid({})", crate::sql::ident(&c.name));
+            c.json = c.data_type == "longtext" && checks.contains(&clause);
+        }
+    }
+    let key: Vec<String> = conn
+        .exec(
+            "SELECT COLUMN_NAME FROM information_schema.STATISTICS
+             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
+            (database, name),
+        )
+        .await
+        .map_err(failed)?;
+    let key = key.iter().filter_map(|k| columns.iter().position(|c| c.name == *k)).collect();
+    Ok(Some(CatalogTable { columns, key }))
+}
+
+/// A table that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// Database.
+    pub database: String,
+    /// Name.
+    pub name: String,
+    /// The server's estimate of its rows.
+    pub rows: Option<u64>,
+    /// Has it a primary key?
+    pub keyed: bool,
+}
+
+/// Every base table that the account can see.
+pub async fn tables(conn: &mut Conn) -> Result<Vec<TableName>> {
+    let rows: Vec<Row> = conn
+        .query(
+            "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, CAST(t.TABLE_ROWS AS UNSIGNED),
+               EXISTS (SELECT 1 FROM information_schema.TABLE_CONSTRAINTS c WHERE c.TABLE_SCHEMA = t.TABLE_SCHEMA
+                 AND c.TABLE_NAME = t.TABLE_NAME AND c.CONSTRAINT_TYPE = 'PRIMARY KEY')
+             FROM information_schema.TABLES t
+             WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')
+               AND t.TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')
+             ORDER BY 1, 2",
+        )
+        .await
+        .map_err(|e| errors::sql("looking for tables", e))?;
+    let string = |r: &Row, i: usize| match r.get::<Option<Vec<u8>>, _>(i) {
+        Some(Some(b)) => String::from_utf8_lossy(&b).into_owned(),
+        _ => String::new(),
+    };
+    Ok(rows
+        .iter()
+        .map(|r| TableName {
+            database: string(r, 0),
+            name: string(r, 1),
+            rows: number(r, 2),
+            keyed: number(r, 3) == Some(1),
+        })
+        .collect())
+}

@@ -1,0 +1,266 @@
+//! The stream: one task owns the socket and hands batches of whole events to the core.
+//!
+//! Cancellation. Between two `await`s everything read is in the connection's buffer, in [`MySqlSource::waiting`] (an event for
+//! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing.
+//!
+//! A batch ends at a transaction's end, unless a limit is met inside of one. The server keeps no account of us: there is
+//! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
+
+use crate::{
+    assembler::{Assembler, Need, Taken},
+    catalog::{self, Server},
+    columns::CatalogTable,
+    conn::Link,
+    lookahead::{self, Lookahead},
+    position::{Place, Seen, Stand},
+    sql,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use mysql_async::Conn;
+use seachange_sdk::{Batch, Cut, Error, Fence, Kind, Limit, Position, Result, Source, Txn, TxnId};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// Idle positions are handed over at most this often, unless somebody waits.
+const IDLE: Duration = Duration::from_millis(500);
+/// Read ahead while nobody reads.
+const AHEAD: usize = 1 << 20;
+/// The catalog must answer within this time.
+const CATALOG: Duration = Duration::from_secs(60);
+
+/// What the stream shares with [`crate::Configuration`]: the newest confirmed place.
+pub type Confirmed = Arc<Mutex<Option<Place>>>;
+
+/// An open stream.
+pub struct MySqlSource {
+    link: Option<Link>,
+    assembler: Assembler,
+    connector: sql::Connector,
+    server: Server,
+    session: Option<Conn>,
+    /// An event that waits for the catalog, and whether it came out of a packed transaction.
+    waiting: Option<(Bytes, bool, Need)>,
+    ahead: Lookahead,
+    read_timeout: Duration,
+    begun: bool,
+    confirmed: Confirmed,
+    idle_at: Instant,
+    idle_place: Place,
+    hurried: bool,
+}
+
+/// What a [`MySqlSource`] is opened with.
+pub struct Start {
+    /// The connection, dumping.
+    pub link: Link,
+    /// The state.
+    pub assembler: Assembler,
+    /// For the catalog.
+    pub connector: sql::Connector,
+    /// The server.
+    pub server: Server,
+    /// For [`crate::Configuration`].
+    pub confirmed: Confirmed,
+}
+
+impl MySqlSource {
+    /// From an open connection.
+    pub fn new(start: Start) -> MySqlSource {
+        let Start { link, assembler, connector, server, confirmed } = start;
+        let read_timeout = connector.config().read_timeout;
+        MySqlSource {
+            link: Some(link),
+            idle_place: assembler.place().clone(),
+            assembler,
+            connector,
+            server,
+            session: None,
+            waiting: None,
+            ahead: Lookahead::default(),
+            read_timeout,
+            begun: false,
+            confirmed,
+            idle_at: Instant::now(),
+            hurried: false,
+        }
+    }
+
+    /// The catalog's description of a table, if it is that of the place at which the stream is.
+    async fn describe(&mut self, need: &Need) -> Result<Option<CatalogTable>> {
+        let described = self.ask(&need.database, &need.table).await?;
+        if need.exact {
+            let (from, here) = (self.assembler.boundary(), self.assembler.here());
+            let end = match &mut self.session {
+                Some(s) => self.server.log_end(s).await?.0,
+                None => return Err(Error::bug("no session")),
+            };
+            self.ahead.read(self.connector.config(), &from, &end).await?;
+            if let Some(at) = self.ahead.changed(&here, &need.database, &need.table) {
+                return Err(lookahead::moved_on(need, &here, at));
+            }
+        }
+        Ok(described)
+    }
+
+    async fn ask(&mut self, database: &str, table: &str) -> Result<Option<CatalogTable>> {
+        for fresh in [false, true] {
+            if fresh || self.session.is_none() {
+                self.session = Some(self.connector.connect().await?);
+            }
+            let Some(session) = &mut self.session else { return Err(Error::bug("no session")) };
+            match tokio::time::timeout(CATALOG, catalog::table(session, &self.server, database, table)).await {
+                // The session may have been idle for days: once more on a new one.
+                Ok(Err(e)) if e.kind() == Kind::Connect && !fresh => {}
+                Ok(r) => return r,
+                Err(_) if !fresh => {}
+                Err(_) => {
+                    return Err(Error::source(Kind::Connect, format!("the catalog did not answer within {CATALOG:?}")));
+                }
+            }
+        }
+        Err(Error::bug("a session that was never tried"))
+    }
+
+    /// The next event, if one is there: out of a packed transaction, or from the connection's buffer.
+    fn next(&mut self) -> Result<Option<(Bytes, bool)>> {
+        if let Some(event) = self.assembler.unpacked()? {
+            return Ok(Some((event, true)));
+        }
+        let link = self.link.as_mut().ok_or_else(|| Error::bug("the stream is closed"))?;
+        let Some(packet) = link.buffered()? else { return Ok(None) };
+        if !self.begun {
+            self.begun = true;
+            link.begun(self.read_timeout);
+        }
+        Ok(Some((link.event(packet)?, false)))
+    }
+
+    fn take(&mut self, event: Bytes, unpacked: bool, batch: &mut Batch, limit: &Limit) -> Result<()> {
+        let taken = if unpacked {
+            self.assembler.take_unpacked(&event, batch, limit)?
+        } else {
+            self.assembler.take(&event, batch, limit)?
+        };
+        if let Taken::NeedTable(need) = taken {
+            self.waiting = Some((event, unpacked, need));
+        }
+        Ok(())
+    }
+
+    fn position(&self) -> Position {
+        self.assembler.stand().encode()
+    }
+}
+
+#[async_trait]
+impl Source for MySqlSource {
+    async fn fill(&mut self, batch: &mut Batch, limit: Limit) -> Result<()> {
+        if batch.txns.is_empty() && batch.changes.is_empty() {
+            self.assembler.new_batch();
+        }
+        loop {
+            if let Some((_, _, need)) = &self.waiting {
+                let need = need.clone();
+                let described = self.describe(&need).await?;
+                let Some((event, unpacked, _)) = self.waiting.take() else { continue };
+                self.assembler.provide(need.database, need.table, described);
+                self.take(event, unpacked, batch, &limit)?;
+                continue;
+            }
+            batch.server_us = self.assembler.server_us();
+            let full = (batch.bytes >= limit.bytes || batch.changes.len() >= limit.changes) && self.assembler.may_cut();
+            let inside = self.assembler.inside();
+            if full {
+                batch.cut = if inside { Cut::Inside(self.position()) } else { Cut::Txn(self.position()) };
+                return Ok(());
+            }
+            if let Some((event, unpacked)) = self.next()? {
+                self.take(event, unpacked, batch, &limit)?;
+                continue;
+            }
+            if !inside {
+                if !batch.changes.is_empty() || !batch.txns.is_empty() {
+                    batch.cut = Cut::Txn(self.position());
+                    return Ok(());
+                }
+                let due = self.hurried || self.idle_at.elapsed() >= IDLE;
+                if due && *self.assembler.place() != self.idle_place {
+                    self.hurried = false;
+                    self.idle_at = Instant::now();
+                    self.idle_place = self.assembler.place().clone();
+                    batch.cut = Cut::Idle(self.position());
+                    return Ok(());
+                }
+            }
+            let moved = !inside && *self.assembler.place() != self.idle_place;
+            let link = self.link.as_mut().ok_or_else(|| Error::bug("the stream is closed"))?;
+            if moved {
+                // Something moved that is not worth telling at once: tell it when it is due.
+                let due = IDLE.saturating_sub(self.idle_at.elapsed());
+                tokio::select! {
+                    r = link.read() => r?,
+                    () = tokio::time::sleep(due) => {}
+                }
+            } else {
+                link.read().await?;
+            }
+        }
+    }
+
+    async fn tend(&mut self) -> Result<Infallible> {
+        loop {
+            let link = self.link.as_mut().ok_or_else(|| Error::bug("the stream is closed"))?;
+            if link.pending() >= AHEAD {
+                // The server waits for us (`net_write_timeout` is a day), and its heartbeats wait behind what is unread.
+                std::future::pending::<()>().await;
+            }
+            link.read().await?;
+        }
+    }
+
+    fn confirm(&mut self, upto: &Position) {
+        match (Stand::decode(upto), self.confirmed.lock()) {
+            (Ok(stand), Ok(mut at)) => *at = Some(stand.place),
+            (Err(e), _) => tracing::warn!(error = %e, "a confirmed position that cannot be read"),
+            (_, Err(_)) => tracing::warn!("the confirmed position is held by a thread that panicked"),
+        }
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        if let Some(link) = self.link.take() {
+            link.close().await;
+        }
+        if let Some(session) = self.session.take() {
+            session.disconnect().await.map_err(|e| crate::errors::sql("closing", e))?;
+        }
+        Ok(())
+    }
+
+    fn passed(&self, fence: &Fence) -> Result<bool> {
+        let after = match Seen::decode(fence)? {
+            Seen::Between { after, .. } | Seen::Exactly(after) => after,
+        };
+        Ok(*self.assembler.place() >= after)
+    }
+
+    fn hidden(&self, fence: &Fence, txn: TxnId) -> Result<bool> {
+        // What is not remembered had no absent values, or is long gone: to call it hidden is never wrong, only slower.
+        let Some(absent) = self.assembler.remembered(txn) else { return Ok(true) };
+        Ok(match Seen::decode(fence)? {
+            Seen::Between { before, .. } => !absent.is_in(&before),
+            Seen::Exactly(place) => *absent.end > place,
+        })
+    }
+
+    fn txn_id(&self, txn: &Txn) -> TxnId {
+        txn.id
+    }
+
+    fn hasten(&mut self) {
+        self.hurried = true;
+    }
+}

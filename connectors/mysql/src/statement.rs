@@ -1,0 +1,482 @@
+//! Statements of the log: which ones may have changed a captured table, without a grammar of SQL.
+//!
+//! A statement is cut into words, names and strings, with comments left out (and the contents of `/*! ... */` left in, as the
+//! server does), and only its head is read. What cannot change a table is passed over without being understood. What may
+//! have changed one is answered with the names it says; where no name can be found, with "any table".
+
+/// A table as a statement names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Database; `None`: the session's.
+    pub database: Option<String>,
+    /// Table.
+    pub table: String,
+}
+
+/// What a statement is, as far as the stream has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// BEGIN or START TRANSACTION.
+    Begin,
+    /// COMMIT.
+    Commit,
+    /// ROLLBACK of the whole transaction.
+    Rollback,
+    /// SAVEPOINT, by name.
+    Savepoint(String),
+    /// ROLLBACK TO, by name.
+    RollbackTo(String),
+    /// XA START: rows follow, up to XA PREPARE.
+    XaStart,
+    /// XA END.
+    XaEnd,
+    /// XA COMMIT of this name.
+    XaCommit(String),
+    /// XA ROLLBACK of this name.
+    XaRollback(String),
+    /// These tables were made, altered, renamed or dropped; empty: any table may have been.
+    Tables {
+        /// Them.
+        tables: Vec<Named>,
+        /// Rows follow in the same transaction (`CREATE TABLE ... SELECT`).
+        rows_follow: bool,
+    },
+    /// A table was emptied.
+    Truncate(Named),
+    /// A database was dropped.
+    DropDatabase(String),
+    /// Rows were changed, and are not in the log as rows.
+    Rows,
+    /// Nothing that concerns a table's rows or columns.
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Name(String),
+    Text,
+    Sign(char),
+}
+
+struct Tokens<'a> {
+    rest: &'a [u8],
+    ansi: bool,
+    backslash: bool,
+    /// Inside of `/*! ... */`.
+    executable: u32,
+}
+
+impl Tokens<'_> {
+    fn quoted(&mut self, quote: u8) -> String {
+        let mut out = Vec::new();
+        let escapes = self.backslash && quote != b'`';
+        loop {
+            match self.rest {
+                [a, b, tail @ ..] if *a == quote && *b == quote => {
+                    out.push(quote);
+                    self.rest = tail;
+                }
+                [a, tail @ ..] if *a == quote => {
+                    self.rest = tail;
+                    break;
+                }
+                [b'\\', c, tail @ ..] if escapes => {
+                    out.push(*c);
+                    self.rest = tail;
+                }
+                [c, tail @ ..] => {
+                    out.push(*c);
+                    self.rest = tail;
+                }
+                [] => break,
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+    fn skip_to(&mut self, end: &[u8]) {
+        let at = self.rest.windows(end.len()).position(|w| w == end).map_or(self.rest.len(), |i| i + end.len());
+        self.rest = self.rest.get(at..).unwrap_or(&[]);
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+    fn next(&mut self) -> Option<Token> {
+        loop {
+            match self.rest {
+                [] => return None,
+                [c, tail @ ..] if c.is_ascii_whitespace() => self.rest = tail,
+                [b'#', ..] => self.skip_to(b"\n"),
+                [b'-', b'-', c, ..] if c.is_ascii_whitespace() || c.is_ascii_control() => self.skip_to(b"\n"),
+                [b'/', b'*', b'!', tail @ ..] | [b'/', b'*', b'M', b'!', tail @ ..] => {
+                    // run by the server: the version number is left out, the contents stay
+                    self.executable += 1;
+                    let digits = tail.iter().take(6).take_while(|c| c.is_ascii_digit()).count();
+                    self.rest = tail.get(digits..).unwrap_or(&[]);
+                }
+                [b'/', b'*', tail @ ..] => {
+                    self.rest = tail;
+                    self.skip_to(b"*/");
+                }
+                [b'*', b'/', tail @ ..] if self.executable > 0 => {
+                    self.executable -= 1;
+                    self.rest = tail;
+                }
+                [b'`', tail @ ..] => {
+                    self.rest = tail;
+                    return Some(Token::Name(self.quoted(b'`')));
+                }
+                [b'"', tail @ ..] => {
+                    self.rest = tail;
+                    let text = self.quoted(b'"');
+                    return Some(if self.ansi { Token::Name(text) } else { Token::Text });
+                }
+                [b'\'', tail @ ..] => {
+                    self.rest = tail;
+                    self.quoted(b'\'');
+                    return Some(Token::Text);
+                }
+                [c, ..] if is_word(*c) => {
+                    let n = self.rest.iter().take_while(|c| is_word(**c)).count();
+                    let (word, tail) = self.rest.split_at_checked(n)?;
+                    self.rest = tail;
+                    return Some(Token::Word(String::from_utf8_lossy(word).into_owned()));
+                }
+                [c, tail @ ..] => {
+                    self.rest = tail;
+                    return Some(Token::Sign(char::from(*c)));
+                }
+            }
+        }
+    }
+}
+
+fn is_word(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, b'_' | b'$' | b'@') || c >= 0x80
+}
+
+struct Parser<'a> {
+    tokens: std::iter::Peekable<Tokens<'a>>,
+}
+
+impl Parser<'_> {
+    fn word(&mut self) -> Option<String> {
+        match self.tokens.next_if(|t| matches!(t, Token::Word(_)))? {
+            Token::Word(w) => Some(w.to_ascii_uppercase()),
+            _ => None,
+        }
+    }
+    fn is(&mut self, word: &str) -> bool {
+        self.tokens.next_if(|t| matches!(t, Token::Word(w) if w.eq_ignore_ascii_case(word))).is_some()
+    }
+    fn any(&mut self, words: &[&str]) -> bool {
+        words.iter().any(|w| self.is(w))
+    }
+    fn sign(&mut self, sign: char) -> bool {
+        self.tokens.next_if(|t| *t == Token::Sign(sign)).is_some()
+    }
+    fn name(&mut self) -> Option<String> {
+        match self.tokens.next_if(|t| matches!(t, Token::Word(_) | Token::Name(_)))? {
+            Token::Word(n) | Token::Name(n) => Some(n),
+            _ => None,
+        }
+    }
+    fn table(&mut self) -> Option<Named> {
+        let first = self.name()?;
+        if self.sign('.') {
+            return Some(Named { database: Some(first), table: self.name()? });
+        }
+        Some(Named { database: None, table: first })
+    }
+    fn if_exists(&mut self) {
+        if self.is("IF") {
+            self.is("NOT");
+            self.is("EXISTS");
+        }
+    }
+}
+
+/// Reads a statement. `ansi_quotes` and `no_backslash_escapes` are the session's SQL modes.
+pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> Statement {
+    // The commonest by far.
+    match text {
+        b"BEGIN" => return Statement::Begin,
+        b"COMMIT" => return Statement::Commit,
+        _ => {}
+    }
+    let tokens = Tokens { rest: text, ansi: ansi_quotes, backslash: !no_backslash_escapes, executable: 0 };
+    let mut p = Parser { tokens: tokens.peekable() };
+    while p.sign('(') {}
+    let Some(first) = p.word() else { return Statement::Other };
+    let any = || Statement::Tables { tables: Vec::new(), rows_follow: false };
+    match first.as_str() {
+        "BEGIN" => Statement::Begin,
+        "START" if p.is("TRANSACTION") => Statement::Begin,
+        "COMMIT" => Statement::Commit,
+        "ROLLBACK" => {
+            p.is("WORK");
+            if p.is("TO") {
+                p.is("SAVEPOINT");
+                return Statement::RollbackTo(p.name().unwrap_or_default());
+            }
+            Statement::Rollback
+        }
+        "SAVEPOINT" => Statement::Savepoint(p.name().unwrap_or_default()),
+        "XA" => match p.word().as_deref() {
+            Some("START" | "BEGIN") => Statement::XaStart,
+            Some("COMMIT") => Statement::XaCommit(xa_name(text)),
+            Some("ROLLBACK") => Statement::XaRollback(xa_name(text)),
+            _ => Statement::XaEnd,
+        },
+        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" | "VALUES"
+        | "EXECUTE" => Statement::Rows,
+        "TRUNCATE" => {
+            p.is("TABLE");
+            p.table().map_or_else(any, Statement::Truncate)
+        }
+        "CREATE" => {
+            if p.is("OR") {
+                p.is("REPLACE");
+            }
+            if p.is("TEMPORARY") {
+                return Statement::Other;
+            }
+            if p.is("TABLE") {
+                p.if_exists();
+                let Some(table) = p.table() else { return any() };
+                // `... START TRANSACTION` at the end: MySQL logs the rows of CREATE TABLE ... SELECT behind it
+                let tail: Vec<Token> = p.tokens.collect();
+                let word = |t: Option<&Token>, w: &str| matches!(t, Some(Token::Word(x)) if x.eq_ignore_ascii_case(w));
+                let n = tail.len();
+                let rows_follow = n >= 2 && word(tail.get(n - 2), "START") && word(tail.get(n - 1), "TRANSACTION");
+                return Statement::Tables { tables: vec![table], rows_follow };
+            }
+            while p.any(&["ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]) {}
+            if p.is("INDEX") {
+                return on(&mut p).map_or_else(any, |t| Statement::Tables { tables: vec![t], rows_follow: false });
+            }
+            Statement::Other
+        }
+        "ALTER" => {
+            while p.any(&["ONLINE", "OFFLINE", "IGNORE"]) {}
+            if !p.is("TABLE") {
+                return Statement::Other;
+            }
+            p.if_exists();
+            let Some(table) = p.table() else { return any() };
+            let mut tables = vec![table];
+            // ALTER TABLE a RENAME [TO|AS] b: the new name is another table that has changed. Inside of parentheses and
+            // behind RENAME COLUMN, INDEX, KEY stand other names.
+            let mut depth = 0u32;
+            while let Some(token) = p.tokens.next() {
+                match token {
+                    Token::Sign('(') => depth += 1,
+                    Token::Sign(')') => depth = depth.saturating_sub(1),
+                    Token::Word(w)
+                        if depth == 0 && w.eq_ignore_ascii_case("RENAME") && !p.any(&["COLUMN", "INDEX", "KEY"]) =>
+                    {
+                        if !p.any(&["TO", "AS"]) {
+                            p.sign('=');
+                        }
+                        tables.extend(p.table());
+                    }
+                    Token::Word(w) if depth == 0 && w.eq_ignore_ascii_case("EXCHANGE") => {
+                        // EXCHANGE PARTITION p WITH TABLE t: the rows change places, and are nowhere in the log
+                        return Statement::Tables { tables: Vec::new(), rows_follow: false };
+                    }
+                    _ => {}
+                }
+            }
+            Statement::Tables { tables, rows_follow: false }
+        }
+        "DROP" => {
+            if p.is("TEMPORARY") {
+                return Statement::Other;
+            }
+            if p.any(&["TABLE", "TABLES"]) {
+                p.if_exists();
+                return list(&mut p, false);
+            }
+            if p.any(&["DATABASE", "SCHEMA"]) {
+                p.if_exists();
+                return p.name().map_or_else(any, Statement::DropDatabase);
+            }
+            while p.any(&["ONLINE", "OFFLINE"]) {}
+            if p.is("INDEX") {
+                return on(&mut p).map_or_else(any, |t| Statement::Tables { tables: vec![t], rows_follow: false });
+            }
+            Statement::Other
+        }
+        "RENAME" if p.any(&["TABLE", "TABLES"]) => {
+            p.if_exists();
+            list(&mut p, true)
+        }
+        _ => Statement::Other,
+    }
+}
+
+/// The table behind ON.
+fn on(p: &mut Parser<'_>) -> Option<Named> {
+    while let Some(t) = p.tokens.next() {
+        if matches!(&t, Token::Word(w) if w.eq_ignore_ascii_case("ON")) {
+            return p.table();
+        }
+    }
+    None
+}
+
+/// `a, b` or, with `renamed`, `a TO b, c TO d`.
+fn list(p: &mut Parser<'_>, renamed: bool) -> Statement {
+    let mut tables = Vec::new();
+    loop {
+        match p.table() {
+            Some(t) => tables.push(t),
+            None => return Statement::Tables { tables: Vec::new(), rows_follow: false },
+        }
+        if renamed {
+            // MariaDB: RENAME TABLE a WAIT 5 TO b
+            while p.tokens.next_if(|t| !matches!(t, Token::Word(w) if w.eq_ignore_ascii_case("TO"))).is_some() {}
+            p.is("TO");
+            match p.table() {
+                Some(t) => tables.push(t),
+                None => return Statement::Tables { tables: Vec::new(), rows_follow: false },
+            }
+        }
+        if !p.sign(',') {
+            return Statement::Tables { tables, rows_follow: false };
+        }
+    }
+}
+
+/// The name of XA COMMIT and XA ROLLBACK: `X'6162',X'',1`, as the servers write it in the log.
+fn xa_name(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let at = text.find(['X', 'x']).and_then(|xa| text.get(xa + 2..)).and_then(|t| t.find(['X', 'x'])).map(|i| i + 2);
+    let start = text.find("X'").or_else(|| text.find("x'")).or(at).unwrap_or(0);
+    let name = text.get(start..).unwrap_or("");
+    let name = name.split_whitespace().next().unwrap_or("");
+    // hexadecimal digits in lower case, the marks in upper case
+    let mut out = String::with_capacity(name.len());
+    let mut inside = false;
+    for c in name.chars() {
+        if c == '\'' {
+            inside = !inside;
+        }
+        out.push(if inside { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tables(text: &str) -> Vec<String> {
+        match read(text.as_bytes(), false, false) {
+            Statement::Tables { tables, .. } => {
+                tables.iter().map(|t| format!("{}.{}", t.database.as_deref().unwrap_or(""), t.table)).collect()
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    fn is(text: &str, s: Statement) {
+        assert_eq!(read(text.as_bytes(), false, false), s, "{text}");
+    }
+    #[test]
+    fn names_of_changed_tables() {
+        assert_eq!(
+            tables("ALTER TABLE t ADD (a int, b int), CONVERT TO CHARACTER SET utf8mb4 COMMENT='x RENAME TO y'"),
+            [".t"]
+        );
+        assert_eq!(
+            tables("alter /* RENAME TO z */ table `a``b`.`t 1` RENAME COLUMN x TO y, RENAME TO `n`"),
+            ["a`b.t 1", ".n"]
+        );
+        assert_eq!(tables("ALTER TABLE t RENAME INDEX a TO b, RENAME KEY c TO d"), [".t"]);
+        assert_eq!(tables("ALTER ONLINE TABLE IF EXISTS d.t RENAME AS u"), ["d.t", ".u"]);
+        assert_eq!(tables("RENAME TABLE a TO _a_del, d._a_gho TO d.a"), [".a", "._a_del", "d._a_gho", "d.a"]);
+        assert_eq!(tables("CREATE TABLE IF NOT EXISTS x LIKE y"), [".x"]);
+        assert_eq!(tables("CREATE OR REPLACE TABLE `x`(id int)"), [".x"]);
+        assert_eq!(tables("DROP TABLE IF EXISTS `a`,b . c /* generated by server */"), [".a", "b.c"]);
+        assert_eq!(tables("CREATE UNIQUE INDEX i ON d.t (a)"), ["d.t"]);
+        assert_eq!(tables("DROP INDEX `PRIMARY` ON t"), [".t"]);
+        assert_eq!(tables("/*!40000 ALTER TABLE t DISABLE KEYS */"), [".t"]);
+        assert_eq!(tables("-- note\n# more\nDROP TABLES t"), [".t"]);
+        assert_eq!(tables("ALTER TABLE p EXCHANGE PARTITION x WITH TABLE t"), Vec::<String>::new());
+        assert_eq!(tables("DROP TABLE 'what'"), Vec::<String>::new());
+    }
+    #[test]
+    fn quotes_as_the_session_had_them() {
+        let t = read(br#"ALTER TABLE "a b" ADD c int"#, true, false);
+        assert_eq!(
+            t,
+            Statement::Tables { tables: vec![Named { database: None, table: "a b".into() }], rows_follow: false }
+        );
+        // a backslash at the end of a string, with and without escapes
+        let text = br"ALTER TABLE t COMMENT '\', RENAME TO u -- '";
+        assert_eq!(
+            read(text, false, true),
+            Statement::Tables {
+                tables: vec![Named { database: None, table: "t".into() }, Named { database: None, table: "u".into() }],
+                rows_follow: false,
+            }
+        );
+        assert_eq!(tables(std::str::from_utf8(text).unwrap()), [".t"]);
+    }
+    #[test]
+    fn what_is_not_about_columns() {
+        for text in [
+            "GRANT ALL ON *.* TO x",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW SET @a=1",
+            "DROP TEMPORARY TABLE t",
+            "CREATE TEMPORARY TABLE t (a int)",
+            "ANALYZE TABLE t",
+            "FLUSH TABLES",
+            "CREATE USER u",
+            "ALTER USER u",
+            "",
+            "/* only a comment */",
+            "CREATE DATABASE d",
+            "CREATE DEFINER=`a`@`b` PROCEDURE p() DELETE FROM t",
+            "SET PASSWORD FOR 'a' = 'b'",
+        ] {
+            is(text, Statement::Other);
+        }
+    }
+    #[test]
+    fn the_rest() {
+        is("BEGIN", Statement::Begin);
+        is("SAVEPOINT `s 1`", Statement::Savepoint("s 1".into()));
+        is("ROLLBACK TO `s 1`", Statement::RollbackTo("s 1".into()));
+        is("ROLLBACK", Statement::Rollback);
+        is("TRUNCATE d.t", Statement::Truncate(Named { database: Some("d".into()), table: "t".into() }));
+        is("truncate table `t`", Statement::Truncate(Named { database: None, table: "t".into() }));
+        is("DROP DATABASE IF EXISTS `d`", Statement::DropDatabase("d".into()));
+        is("XA START X'6162',X'',1", Statement::XaStart);
+        is("XA COMMIT X'6162',X'',1", Statement::XaCommit("X'6162',X'',1".into()));
+        is("XA ROLLBACK X'6A',X'62',1", Statement::XaRollback("X'6a',X'62',1".into()));
+        for text in [
+            "INSERT INTO t VALUES (1)",
+            "/* c */ delete from t",
+            "(SELECT f())",
+            "LOAD DATA INFILE 'x' INTO TABLE t",
+            "WITH x AS (SELECT 1) DELETE FROM t",
+        ] {
+            is(text, Statement::Rows);
+        }
+        assert!(matches!(
+            read(b"CREATE TABLE t (a int) START TRANSACTION", false, false),
+            Statement::Tables { rows_follow: true, .. }
+        ));
+    }
+    proptest! {
+        #[test]
+        fn nothing_panics(b in proptest::collection::vec(any::<u8>(), 0..80), ansi in any::<bool>(), words in "(ALTER|DROP|RENAME|XA|TABLE|TO|`a`|\\.|,|X'| |/\\*|!|\\*/){0,12}") {
+            let seen = (read(&b, ansi, ansi), read(words.as_bytes(), ansi, !ansi));
+            prop_assert_eq!(seen.0.clone(), seen.0);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! TLS to the server: what each `sslmode` verifies.
+
+use crate::config::{Config, SslMode};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use std::{path::Path, sync::Arc};
+
+fn fault(what: String, fix: &str) -> Error {
+    Error::new(Kind::Config, Side::Source, Retry::Operator, what).fix(fix)
+}
+
+/// The client configuration for a source; `None` with `sslmode = "disable"`.
+pub fn client_config(config: &Config) -> Result<Option<Arc<ClientConfig>>> {
+    if config.sslmode == SslMode::Disable {
+        return Ok(None);
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::bug("TLS versions").cause(e))?;
+    // `require` with a CA of one's own means that the CA is to be checked.
+    let verify = match (config.sslmode, &config.tls.root) {
+        (SslMode::VerifyFull, _) => Verify::Full,
+        (SslMode::VerifyCa, _) | (SslMode::Require, Some(_)) => Verify::Ca,
+        _ => Verify::Nothing,
+    };
+    let builder = match verify {
+        Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+        Verify::Ca => {
+            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(config)?), provider)
+                .build()
+                .map_err(|e| fault(format!("CA certificates: {e}"), "check ssl_root_cert"))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(inner)))
+        }
+        Verify::Full => builder.with_root_certificates(roots(config)?),
+    };
+    let client = match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => {
+            let chain = certificates(cert, "ssl_cert")?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|e| fault(format!("ssl_key {}: {e}", key.display()), "give a private key in PEM"))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| fault(format!("client certificate: {e}"), "check ssl_cert and ssl_key"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Some(Arc::new(client)))
+}
+
+enum Verify {
+    Nothing,
+    Ca,
+    Full,
+}
+
+fn certificates(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let bad = |e: String| fault(format!("{key} {}: {e}", path.display()), "give certificates in PEM");
+    let list = CertificateDer::pem_file_iter(path)
+        .map_err(|e| bad(e.to_string()))?
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| bad(e.to_string()))?;
+    if list.is_empty() {
+        return Err(bad("holds no certificate".into()));
+    }
+    Ok(list)
+}
+
+fn roots(config: &Config) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    match &config.tls.root {
+        Some(path) => {
+            for cert in certificates(path, "ssl_root_cert")? {
+                store.add(cert).map_err(|e| {
+                    fault(format!("ssl_root_cert {}: {e}", path.display()), "give CA certificates in PEM")
+                })?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            let (added, _) = store.add_parsable_certificates(found.certs);
+            if added == 0 {
+                return Err(fault(
+                    "the system has no CA certificates".into(),
+                    "install ca-certificates, or set ssl_root_cert",
+                ));
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// `prefer` and `require` without a CA: encrypts, verifies nothing. The handshake's signature is still checked.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `verify-ca`: the chain is checked, the name is not.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        cert: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        // The name is looked at last, after chain and validity: only a wrong name can give these two errors.
+        match self.0.verify_server_cert(cert, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,250 @@
+//! Real servers for the tests of this folder.
+#![allow(dead_code)]
+
+use mysql_async::{Conn, Opts, prelude::Queryable};
+use seachange_mysql::flavor::Flavor;
+use seachange_sdk::{Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Source, Span, Value, Visitor};
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+/// A server to test against.
+#[derive(Clone)]
+pub struct Server {
+    pub flavor: Flavor,
+    pub url: String,
+}
+
+/// The servers that the environment names; says loudly which are missing.
+pub fn servers(test: &str) -> Vec<Server> {
+    let mut out = Vec::new();
+    for (name, flavor) in [("SEACHANGE_TEST_MYSQL", Flavor::MySql), ("SEACHANGE_TEST_MARIADB", Flavor::MariaDb)] {
+        match std::env::var(name) {
+            Ok(urls) => out.extend(urls.split(' ').map(|u| Server { flavor, url: u.to_owned() })),
+            Err(_) => eprintln!("SKIPPED: {test} did not run against {}: {name} is not set", flavor.name()),
+        }
+    }
+    out
+}
+
+/// Everything within this time, or the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+impl Server {
+    pub async fn conn(&self) -> Conn {
+        Conn::new(Opts::from_url(&self.url.replace("mariadb://", "mysql://")).unwrap()).await.unwrap()
+    }
+    /// An empty database of a name that no other test has.
+    pub async fn database(&self, name: &str) -> String {
+        let name = format!("sc_{name}_{}", std::process::id());
+        let mut c = self.conn().await;
+        c.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
+        c.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await.unwrap();
+        name
+    }
+    /// Runs statements, one after another, in one session.
+    pub async fn script(&self, database: &str, text: &str) {
+        let mut c = self.conn().await;
+        c.query_drop(format!("USE {database}")).await.unwrap();
+        for statement in split(text) {
+            if let Err(e) = c.query_drop(&statement).await {
+                panic!("{e}: {}", statement.chars().take(200).collect::<String>());
+            }
+        }
+        c.disconnect().await.unwrap();
+    }
+    pub fn configured(&self, tables: &[&str], id: u32) -> Arc<dyn Configured> {
+        let mut t = toml::Table::new();
+        t.insert("url".into(), self.url.as_str().into());
+        t.insert("tables".into(), toml::Value::Array(tables.iter().map(|s| (*s).into()).collect()));
+        t.insert("server_id".into(), toml::Value::Integer(i64::from(id)));
+        t.insert("read_timeout".into(), "20s".into());
+        let which = match self.flavor {
+            Flavor::MySql => &seachange_mysql::MYSQL,
+            Flavor::MariaDb => &seachange_mysql::MARIADB,
+        };
+        which.configure("test", "pipeline.test.source", &t).unwrap()
+    }
+    pub async fn open(&self, tables: &[&str], at: Option<&Position>) -> Stream {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = 100_000 + std::process::id() % 10_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let opened = tokio::time::timeout(DEADLINE, self.configured(tables, id).open(at)).await.unwrap().unwrap();
+        Stream { source: opened.source, position: opened.position, batch: Batch::default(), cuts: Vec::new() }
+    }
+}
+
+/// Splits at semicolons outside of quotes and comments.
+pub fn split(text: &str) -> Vec<String> {
+    let (mut out, mut now, mut quote) = (Vec::new(), String::new(), None);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '-') if chars.peek() == Some(&'-') => {
+                for c in chars.by_ref() {
+                    if c == '\n' {
+                        break;
+                    }
+                }
+                continue;
+            }
+            (None, ';') => {
+                out.push(std::mem::take(&mut now));
+                continue;
+            }
+            (None, '\'' | '"' | '`') => quote = Some(c),
+            (Some(q), _) if q == c => quote = None,
+            (Some(q), '\\') if q != '`' => {
+                now.push(c);
+                now.extend(chars.next());
+                continue;
+            }
+            _ => {}
+        }
+        now.push(c);
+    }
+    out.push(now);
+    out.into_iter().filter(|s| !s.trim().is_empty()).collect()
+}
+
+pub const LIMIT: Limit = Limit { bytes: 1 << 20, changes: 10_000, row_bytes: 64 << 20, txn_tables: true };
+
+/// An open stream and what came of it.
+pub struct Stream {
+    pub source: Box<dyn Source>,
+    pub position: Position,
+    pub batch: Batch,
+    pub cuts: Vec<Cut>,
+}
+
+impl Stream {
+    /// The next batch's changes as lines, and its cut.
+    pub async fn next(&mut self, limit: Limit) -> (Vec<String>, Cut) {
+        self.batch.clear();
+        tokio::time::timeout(DEADLINE, self.source.fill(&mut self.batch, limit))
+            .await
+            .expect("no batch in time")
+            .unwrap();
+        if let Cut::Txn(p) | Cut::Inside(p) | Cut::Idle(p) = &self.batch.cut {
+            self.position = p.clone();
+        }
+        (lines(&self.batch), self.batch.cut.clone())
+    }
+    /// The next batch that has changes.
+    pub async fn next_changes(&mut self) -> Vec<String> {
+        loop {
+            let (seen, _) = self.next(LIMIT).await;
+            if !seen.is_empty() {
+                return seen;
+            }
+        }
+    }
+    /// Everything before the first change of a table.
+    pub async fn until(&mut self, table: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        loop {
+            for line in self.next(LIMIT).await.0 {
+                if line.split(' ').nth(1) == Some(table) {
+                    return out;
+                }
+                out.push(line);
+            }
+        }
+    }
+}
+
+/// A batch's changes: `c db.t {a: 1} -> {a: 2}`.
+pub fn lines(batch: &Batch) -> Vec<String> {
+    batch
+        .changes
+        .iter()
+        .map(|c| {
+            let schema = &batch.tables[c.table as usize];
+            let chunk = batch.chunk(c);
+            let mut out = format!("{} {}", c.op.letter(), schema.id);
+            for span in [c.before, c.after] {
+                out.push(' ');
+                image(batch, span, chunk, schema, &mut out);
+            }
+            out
+        })
+        .collect()
+}
+
+fn image(batch: &Batch, span: Span, chunk: &[u8], schema: &seachange_sdk::TableSchema, out: &mut String) {
+    if !span.is_some() {
+        out.push('-');
+        return;
+    }
+    out.push('{');
+    for (i, (cell, column)) in batch.image(span).iter().zip(&schema.columns).enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        let key = if schema.key.contains(&(i as u32)) { "*" } else { "" };
+        write!(out, "{}{key}: ", column.name).unwrap();
+        match *cell {
+            Cell::NULL => out.push_str("NULL"),
+            Cell::ABSENT => out.push_str("absent"),
+            Cell::UNAVAILABLE => out.push_str("unavailable"),
+            cell => show(&column.decode.value(cell.bytes(chunk).unwrap()).unwrap(), out),
+        }
+    }
+    out.push('}');
+}
+
+/// A value as text.
+pub fn show(v: &Value<'_>, out: &mut String) {
+    struct List<'a>(&'a mut String);
+    impl Visitor for List<'_> {
+        fn begin_list(&mut self) -> seachange_sdk::Result<()> {
+            self.0.push('[');
+            Ok(())
+        }
+        fn end_list(&mut self) -> seachange_sdk::Result<()> {
+            self.0.push(']');
+            Ok(())
+        }
+        fn begin_map(&mut self) -> seachange_sdk::Result<()> {
+            Ok(())
+        }
+        fn end_map(&mut self) -> seachange_sdk::Result<()> {
+            Ok(())
+        }
+        fn key(&mut self, _: &str) -> seachange_sdk::Result<()> {
+            Ok(())
+        }
+        fn value(&mut self, v: Value<'_>) -> seachange_sdk::Result<()> {
+            show(&v, self.0);
+            self.0.push(' ');
+            Ok(())
+        }
+    }
+    match v {
+        Value::Text(s) => write!(out, "{s:?}").unwrap(),
+        Value::Bytes(b) => {
+            out.push('x');
+            b.iter().fold((), |(), b| write!(out, "{b:02x}").unwrap())
+        }
+        Value::Geometry(srid, b) => {
+            write!(out, "{srid:?}:").unwrap();
+            b.iter().for_each(|b| write!(out, "{b:02x}").unwrap());
+        }
+        Value::Nested(n @ Nested { .. }) => n.walk(&mut List(out)).unwrap(),
+        other => write!(out, "{other:?}").unwrap(),
+    }
+}
+
+/// The error with which a stream ends.
+pub async fn fails(server: &Server, name: &str, script: &str) -> seachange_sdk::Error {
+    let db = server.database(name).await;
+    let mut stream = server.open(&[&format!("{db}.*")], None).await;
+    server.script(&db, script).await;
+    let end = async {
+        loop {
+            stream.batch.clear();
+            if let Err(e) = stream.source.fill(&mut stream.batch, LIMIT).await {
+                return e;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, end).await.expect("the stream goes on")
+}

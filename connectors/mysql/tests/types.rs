@@ -1,0 +1,299 @@
+//! Values against real servers: the stream gives what the server itself prints, and a snapshot gives what the stream gives.
+
+mod common;
+
+use common::{DEADLINE, Server, lines, servers, split};
+use mysql_async::prelude::Queryable;
+use seachange_sdk::{ChunkRequest, Range, Snapshotter, TableId};
+use std::{collections::BTreeMap, sync::Arc};
+
+const TYPES: &str = include_str!("workload.sql");
+
+/// The new image of a line of [`lines`]: what stands last.
+fn image(line: &str) -> &str {
+    line.rsplit_once(" {").map_or("", |x| x.1)
+}
+
+async fn read_all(snapshotter: &Arc<dyn Snapshotter>, id: &TableId, keyed: bool, rows: usize) -> Vec<String> {
+    let mut reader = snapshotter.reader().await.unwrap();
+    let mut out = Vec::new();
+    for range in snapshotter.split(id, 3).await.unwrap() {
+        if !keyed {
+            break;
+        }
+        let mut request = ask(id, rows);
+        request.range = range;
+        loop {
+            let chunk = reader.read(&request).await.unwrap();
+            out.extend(lines(&chunk.batch).iter().map(|l| image(l).to_owned()));
+            match chunk.last {
+                Some(key) => request.range.after = Some(key),
+                None => break,
+            }
+        }
+    }
+    if !keyed {
+        loop {
+            let chunk = reader.read_whole(&ask(id, rows)).await.unwrap();
+            out.extend(lines(&chunk.batch).iter().map(|l| image(l).to_owned()));
+            if chunk.last.is_none() {
+                break;
+            }
+        }
+    }
+    out
+}
+fn ask(id: &TableId, rows: usize) -> ChunkRequest {
+    ChunkRequest { table: id.clone(), range: Range::default(), rows, bytes: 1 << 20, row_bytes: 64 << 20, keys: vec![] }
+}
+
+/// Inserts, then reads the same rows from the stream and from a snapshot.
+async fn both_ways(server: &Server, name: &str, text: &str) -> BTreeMap<String, Vec<String>> {
+    let db = server.database(name).await;
+    let mut stream = server.open(&[&format!("{db}.*")], None).await;
+    server.script(&db, text).await;
+    server.script(&db, "CREATE TABLE zz_end (id int primary key); INSERT INTO zz_end VALUES (1);").await;
+    let mut streamed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in stream.until(&format!("{db}.zz_end")).await {
+        let table = line.split(' ').nth(1).unwrap().to_owned();
+        streamed.entry(table).or_default().push(image(&line).to_owned());
+    }
+    let opened = server.configured(&[&format!("{db}.*")], 77).open(None).await.unwrap();
+    opened.snapshotter.settle().await.unwrap();
+    let mut tables = 0;
+    for found in opened.snapshotter.discover().await.unwrap() {
+        let Some(rows) = streamed.get(&found.id.to_string()) else { continue };
+        tables += 1;
+        for chunk in [1, 2, 1000] {
+            let mut read = read_all(&opened.snapshotter, &found.id, found.keyed, chunk).await;
+            let mut rows = rows.clone();
+            read.sort();
+            rows.sort();
+            assert_eq!(read.len(), rows.len(), "{} of {:?} in chunks of {chunk}", found.id, server.flavor);
+            for (r, s) in read.iter().zip(&rows) {
+                let short = |s: &str| s.chars().take(2000).collect::<String>();
+                assert_eq!(short(r), short(s), "{} of {:?} in chunks of {chunk}", found.id, server.flavor);
+                assert_eq!(r, s);
+            }
+        }
+    }
+    assert!(tables > 0);
+    streamed
+}
+
+#[tokio::test]
+async fn snapshot_and_stream_give_the_same() {
+    for server in servers("snapshot_and_stream_give_the_same") {
+        // only the tables that are inserted into and no more
+        let wanted: Vec<String> = split(TYPES)
+            .into_iter()
+            .filter(|s| {
+                let s = s.trim_start();
+                s.starts_with("SET")
+                    || ["numbers", "strings", "times", "zero_dates", "shapes", "more", "invisible", "keyless"]
+                        .iter()
+                        .any(|t| s.contains(&format!("CREATE TABLE {t} ")) || s.contains(&format!("INTO {t} ")))
+            })
+            .collect();
+        both_ways(&server, "types", &wanted.join(";")).await;
+    }
+}
+
+/// What the server prints, by id.
+async fn printed(server: &Server, db: &str, table: &str, expression: &str) -> BTreeMap<i64, String> {
+    let mut c = server.conn().await;
+    c.query_drop("SET NAMES utf8mb4, time_zone = '+00:00'").await.unwrap();
+    let rows: Vec<(i64, Option<String>)> = c.query(format!("SELECT id, {expression} FROM {db}.{table}")).await.unwrap();
+    rows.into_iter().map(|(id, t)| (id, t.unwrap_or_else(|| "NULL".into()))).collect()
+}
+
+/// The stream's text of a column, by id.
+async fn streamed(server: &Server, db: &str, table: &str, script: &str) -> BTreeMap<i64, String> {
+    let mut stream = server.open(&[&format!("{db}.*")], None).await;
+    server.script(db, script).await;
+    server
+        .script(db, "CREATE TABLE zz_end (id int primary key); INSERT INTO zz_end VALUES (1); DROP TABLE zz_end")
+        .await;
+    let mut out = BTreeMap::new();
+    loop {
+        let n = tokio::time::timeout(DEADLINE, stream.source.fill(&mut stream.batch, common::LIMIT)).await;
+        n.unwrap().unwrap();
+        for c in &stream.batch.changes {
+            let schema = &stream.batch.tables[c.table as usize];
+            if &*schema.id.name == "zz_end" {
+                return out;
+            }
+            if &*schema.id.name != table {
+                continue;
+            }
+            let image = stream.batch.image(if c.after.is_some() { c.after } else { c.before });
+            let chunk = stream.batch.chunk(c);
+            let value = |i: usize| image[i].bytes(chunk).map(|b| schema.columns[i].decode.value(b).unwrap());
+            let Some(seachange_sdk::Value::I64(id)) = value(0) else { panic!("no id") };
+            let text = match value(1) {
+                None => "NULL".to_owned(),
+                Some(seachange_sdk::Value::Text(t)) => t.into_owned(),
+                Some(other) => {
+                    let mut s = String::new();
+                    common::show(&other, &mut s);
+                    s
+                }
+            };
+            out.insert(id, text);
+        }
+        stream.batch.clear();
+    }
+}
+
+fn same(what: &str, streamed: &BTreeMap<i64, String>, printed: &BTreeMap<i64, String>) {
+    assert_eq!(streamed.len(), printed.len(), "{what}");
+    for (id, s) in streamed {
+        assert_eq!(s, &printed[id], "{what}, row {id}");
+    }
+}
+
+#[tokio::test]
+async fn every_character_set_as_the_server_converts_it() {
+    for server in servers("every_character_set_as_the_server_converts_it") {
+        let mut c = server.conn().await;
+        let sets: Vec<(String, u8)> = c
+            .query("SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_SETS WHERE CHARACTER_SET_NAME <> 'binary' ORDER BY 1")
+            .await
+            .unwrap();
+        assert!(sets.len() > 35);
+        let deep = "SET SESSION cte_max_recursion_depth = 100000";
+        let deep = if server.flavor == seachange_mysql::flavor::Flavor::MySql {
+            deep
+        } else {
+            "SET SESSION max_recursive_iterations = 100000"
+        };
+        for (set, width) in sets {
+            let db = server.database("cs").await;
+            // all codes of one byte, or all of two bytes; sixteen a row would hide a shift, so one a row
+            let (last, digits) = if width == 1 { (255, 2) } else { (65_535, 4) };
+            let table = format!("CREATE TABLE t (id int PRIMARY KEY, c varchar(8) CHARACTER SET {set})");
+            let insert = format!(
+                "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last}) \
+                 SELECT i, x FROM (SELECT i, CONVERT(UNHEX(LPAD(HEX(i), {digits}, '0')) USING {set}) AS x FROM n) AS y WHERE x IS NOT NULL"
+            );
+            let seen =
+                streamed(&server, &db, "t", &format!("SET SESSION sql_mode = ''; {deep}; {table}; {insert}")).await;
+            assert!(seen.len() > 100, "{set}: {}", seen.len());
+            let shown = printed(&server, &db, "t", "CONVERT(c USING utf8mb4)").await;
+            // a code without a character: the server prints a question mark, which is a character too
+            // (and of bytes that make no code it prints as many as it likes)
+            let one = |s: String| s.replace('\u{fffd}', "?").replace("??", "?");
+            let plain = |m: BTreeMap<i64, String>| -> BTreeMap<i64, String> {
+                m.into_iter().map(|(id, s)| (id, one(s))).collect()
+            };
+            let (seen, mut shown) = (plain(seen), plain(shown));
+            for (id, s) in &mut shown {
+                // or nothing at all
+                if s == "NULL" && seen.get(id).is_some_and(|s| s == "?") {
+                    *s = "?".to_owned();
+                }
+            }
+            same(&format!("{set} of {:?}", server.flavor), &seen, &shown);
+            c.query_drop(format!("DROP DATABASE {db}")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_as_the_server_prints_it() {
+    let documents = [
+        "'{}'",
+        "'[]'",
+        "'null'",
+        "'true'",
+        "'1'",
+        "'-1'",
+        "'18446744073709551615'",
+        "'9223372036854775808'",
+        "'1.5'",
+        "'1.0'",
+        "'1e10'",
+        "'1.0e10'",
+        "'1e15'",
+        "'1e16'",
+        "'123456789012345678901234567890'",
+        "'1e-5'",
+        "'1e-15'",
+        "'1e-20'",
+        "'2.2250738585072014e-308'",
+        "'1.7976931348623157e308'",
+        "'-0.0'",
+        "'0.1'",
+        "'100'",
+        "'\"a\"'",
+        "'\"é😀\\\\u0001\\\\n\\\\\"\\\\\\\\/\"'",
+        "'{\"b\": 1, \"a\": 2, \"aa\": 3}'",
+        "'[1, [2, [3, {\"x\": []}]]]'",
+        "CONCAT('[', REPEAT('1234567890,', 20000), '1]')",
+        "CONCAT('{\"k\": \"', REPEAT('x', 70000), '\"}')",
+        "JSON_OBJECT('d', DATE'2024-02-29', 't', TIME'-12:34:56.789', 'dt', TIMESTAMP'2024-02-29 01:02:03.5')",
+        "JSON_ARRAY(1.10, CAST(123456789.123456789 AS DECIMAL(30,15)), -0.5)",
+        "JSON_ARRAY(0.1e0, 1e100, -1e-100, 123456.789e3, 1e14, 1e15)",
+    ];
+    let mysql_only = [
+        "JSON_OBJECT('b', CAST('abcd' AS BINARY), 'l', CAST(REPEAT('z', 200) AS BINARY))",
+        "JSON_OBJECT('y', CAST(2024 AS YEAR), 'g', ST_GeomFromText('POINT(1 2)'))",
+        "JSON_ARRAY(b'101', x'ff00')",
+    ];
+    for server in servers("json_as_the_server_prints_it") {
+        let db = server.database("json").await;
+        let mysql = server.flavor == seachange_mysql::flavor::Flavor::MySql;
+        let mut script = "SET NAMES utf8mb4; CREATE TABLE t (id int PRIMARY KEY, j json)".to_owned();
+        for (i, d) in documents.iter().chain(if mysql { &mysql_only[..] } else { &[] }).enumerate() {
+            script.push_str(&format!("; INSERT INTO t VALUES ({i}, {d})"));
+        }
+        let seen = streamed(&server, &db, "t", &script).await;
+        same("json", &seen, &printed(&server, &db, "t", "CAST(j AS CHAR CHARACTER SET utf8mb4)").await);
+    }
+}
+
+/// Types that only MariaDB has, and columns that are stored compressed.
+#[tokio::test]
+async fn mariadb_types() {
+    for server in servers("mariadb_types") {
+        if server.flavor != seachange_mysql::flavor::Flavor::MariaDb {
+            continue;
+        }
+        let text = "CREATE TABLE more (id int PRIMARY KEY, u uuid, i6 inet6, c text COMPRESSED, v varchar(2000) COMPRESSED, b blob COMPRESSED);
+            INSERT INTO more VALUES (1, '01234567-89ab-1def-8123-456789abcdef', '::', REPEAT('compress me ', 20), REPEAT('é', 200), REPEAT('z', 300)),
+              (2, '01234567-89ab-4def-8123-456789abcdef', '2001:db8::1', 'short', 'short', 'b'), (3, '01234567-89ab-7def-8123-456789abcdef', '1::', '', '', ''),
+              (4, '00000000-0000-0000-0000-000000000000', 'ff00::', NULL, NULL, NULL), (5, 'ffffffff-ffff-ffff-ffff-ffffffffffff', NULL, 'x', 'y', 'z'),
+              (6, '01234567-89ab-6def-8123-456789abcdef', NULL, 'x', 'y', 'z'), (7, '01234567-89ab-7def-0123-456789abcdef', NULL, 'x', 'y', 'z'),
+              (8, '01234567-89ab-0def-8123-456789abcdef', NULL, 'x', 'y', 'z'), (9, '01234567-89ab-8def-a123-456789abcdef', NULL, 'x', 'y', 'z')";
+        both_ways(&server, "maria", text).await;
+        for column in ["u", "i6", "c", "v"] {
+            let db = server.database("maria2").await;
+            let script = format!("{text}; CREATE TABLE t AS SELECT id, {column} FROM more");
+            let seen = streamed(&server, &db, "t", &script).await;
+            same(
+                column,
+                &seen,
+                &printed(&server, &db, "t", &format!("CAST({column} AS CHAR CHARACTER SET utf8mb4)")).await,
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn mysql_types() {
+    for server in servers("mysql_types") {
+        if server.flavor != seachange_mysql::flavor::Flavor::MySql {
+            continue;
+        }
+        let text = "SET SESSION sql_generate_invisible_primary_key = ON;
+            CREATE TABLE more (id int, v vector(3), y year, e enum('a','b') CHARACTER SET latin1, hid int DEFAULT 5 INVISIBLE, s set('x','y','z') CHARACTER SET utf16, u bigint unsigned);
+            SET SESSION sql_generate_invisible_primary_key = OFF;
+            INSERT INTO more (id, v, y, e, s, u) VALUES (1, TO_VECTOR('[1,2.5,-3]'), 1999, 'b', 'x,z', 18446744073709551615), (2, NULL, 0, 'a', '', 0), (3, TO_VECTOR('[0,0,0]'), 2155, NULL, NULL, 9223372036854775808);
+            CREATE TABLE keys1 (a decimal(20,5), b varchar(20) CHARACTER SET latin1 COLLATE latin1_german1_ci, c datetime(3), d varbinary(4), PRIMARY KEY (b, a, d, c));
+            INSERT INTO keys1 VALUES (1.5, 'Ä', '2024-01-01 00:00:00.5', x'00'), (-1.5, 'a', '2024-01-01', x''), (1.5, 'b', '0000-00-00', x'ff27'), (1.5, 'B2', '2024-01-01', x'5c'), (99, '''', '2024-01-01', x'00'), (99, '\\\\', '2024-01-01', x'00');
+            CREATE TABLE keys2 (id bigint unsigned PRIMARY KEY, x int); INSERT INTO keys2 VALUES (0, 1), (1, 2), (9223372036854775808, 3), (18446744073709551615, 4);
+            CREATE TABLE keys3 (t timestamp(2) DEFAULT CURRENT_TIMESTAMP(2), e enum('z','a'), f float, k time(1), PRIMARY KEY (e, t, f, k)); 
+            INSERT INTO keys3 VALUES ('2024-01-01 00:00:01.25', 'z', 0.1, '-10:00:00.5'), ('2024-01-01 00:00:01.26', 'a', 0.1, '-10:00:00.5'), ('2024-01-01 00:00:01.26', 'a', 0.2, '10:00:00.5'), ('2024-01-01 00:00:01.26', 'a', 0.2, '10:00:00.6')";
+        both_ways(&server, "mysql", &format!("SET SESSION sql_mode = ''; {text}")).await;
+    }
+}
