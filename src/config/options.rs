@@ -151,7 +151,7 @@ pub const OPTIONS: &[Opt] = &[
         Int(1, 1_000_000),
         Value("10000"),
         "Rows read at once. After a restart the snapshot goes on at the chunk at which it was. A chunk is held in memory: \
-         a smaller number for tables with large rows (a chunk ends early at `limits.batch_bytes`).",
+         a smaller number for tables with large rows (a chunk ends early at four times `limits.batch_bytes`).",
     ),
     opt(
         "pipeline.NAME.source.snapshot.discover",

@@ -80,7 +80,9 @@ impl Resolver<'_> {
         let source = self.source(raw, &path, doc, registry);
         let snapshot = self.snapshot(&path);
         let topics = self.topics(&path);
-        let format = self.format(&path);
+        // Debezium's own default of `time` differs by connector.
+        let binlog = source.as_ref().is_some_and(|(kind, _)| matches!(*kind, "mysql" | "mariadb"));
+        let format = self.format(&path, if binlog { "adaptive_time_microseconds" } else { "adaptive" });
         let sink = self.sink(&path, &raw.name);
         let limits = self.limits(&path, &sink);
         if self.v.given(&format!("{path}.topics.transaction")) && !format.transaction {
@@ -180,7 +182,7 @@ impl Resolver<'_> {
         topics
     }
 
-    fn format(&mut self, path: &str) -> Format {
+    fn format(&mut self, path: &str, debezium_time: &'static str) -> Format {
         let at = |key: &str| format!("{path}.format.{key}");
         let values = pick(self.v.text(&at("values")), &[("plain", Base::Plain), ("debezium", Base::Debezium)]);
         let plain = values == Base::Plain;
@@ -194,7 +196,7 @@ impl Resolver<'_> {
                 &[("string", DecimalMode::String), ("precise", DecimalMode::Precise), ("double", DecimalMode::Double)],
             ),
             time: pick(
-                &word("time", "iso", "adaptive"),
+                &word("time", "iso", debezium_time),
                 &[
                     ("iso", TimeMode::Iso),
                     ("adaptive", TimeMode::Adaptive),
