@@ -37,7 +37,7 @@ pub fn on_every_server<F: Future<Output = ()>>(name: &str, test: impl Fn(Lab) ->
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for url in urls.split_whitespace() {
         eprintln!("{name}: {}", url.rsplit('@').next().unwrap_or("?"));
-        runtime.block_on(async { test(Lab::new(url, name, "").await).await });
+        runtime.block_on(async { test(Lab::new(url, name).await).await });
     }
 }
 
@@ -53,7 +53,7 @@ pub async fn connect(url: &str) -> Client {
 
 impl Lab {
     /// Empties the schema of this test (named after it) and looks at it as a pipeline would.
-    pub async fn new(url: &str, name: &str, more: &str) -> Lab {
+    pub async fn new(url: &str, name: &str) -> Lab {
         let client = connect(url).await;
         client
             .batch_execute(&format!(
@@ -65,7 +65,9 @@ impl Lab {
             .await
             .unwrap();
         let table: toml::Table =
-            format!("url = {url:?}\ntables = [\"{name}.*\"]\npublication = \"{name}_pub\"\n{more}").parse().unwrap();
+            format!("url = {url:?}\ntables = [\"{name}.*\"]\npublication = \"{name}_pub\"\nconnect_timeout = \"60s\"")
+                .parse()
+                .unwrap();
         let config = Arc::new(Config::read("test", "pipeline.test.source", &table).unwrap());
         let connector = Connector::new(config.clone()).unwrap();
         let snapshotter = PgSnapshotter::new(
