@@ -65,9 +65,9 @@ impl Snapshotter for PgSnapshotter {
             .query(
                 &format!(
                     "SELECT t.schemaname::text, t.tablename::text, {},
-                       (SELECT sum(GREATEST(lc.reltuples, 0))::int8 FROM pg_catalog.pg_class lc
-                          WHERE lc.relkind = 'r' AND lc.reltuples >= 0 AND (lc.oid = c.oid
-                            OR lc.oid IN (SELECT pt.relid FROM pg_catalog.pg_partition_tree(c.oid) pt WHERE pt.isleaf)))
+                       (SELECT sum(lc.reltuples)::int8 FROM
+                          (SELECT c.oid UNION SELECT pt.relid FROM pg_catalog.pg_partition_tree(c.oid) pt WHERE pt.isleaf) x
+                          JOIN pg_catalog.pg_class lc ON lc.oid = x.oid WHERE lc.relkind = 'r' AND lc.reltuples >= 0)
                      FROM pg_catalog.pg_publication_tables t
                        JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
                        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename

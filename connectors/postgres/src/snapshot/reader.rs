@@ -98,12 +98,15 @@ pub struct PgReader {
     session: Option<Session>,
     plan: Option<Plan>,
     whole: Option<Whole>,
+    /// Set while a read runs: found set at the next one, the read before was dropped half-way.
+    busy: bool,
 }
 
 impl PgReader {
     /// A reader on a session of its own; should that end, the next read opens another.
     pub async fn new(connector: Connector, client: Client, catalog: Catalog, publication: String) -> Result<PgReader> {
-        let mut reader = PgReader { connector, catalog, publication, session: None, plan: None, whole: None };
+        let mut reader =
+            PgReader { connector, catalog, publication, session: None, plan: None, whole: None, busy: false };
         reader.take(client).await?;
         Ok(reader)
     }
@@ -132,6 +135,7 @@ impl PgReader {
     /// go on sending to a task that only drops what it gets.
     fn abandon(&mut self) {
         self.whole = None;
+        self.busy = false;
         let Some(session) = self.session.take() else { return };
         if session.client.is_closed() {
             return;
@@ -315,10 +319,12 @@ impl PgReader {
 #[async_trait]
 impl ChunkReader for PgReader {
     async fn read(&mut self, request: &ChunkRequest) -> Result<Chunk> {
-        if self.whole.is_some() {
+        if self.busy || self.whole.is_some() {
             self.abandon();
         }
+        self.busy = true;
         let out = self.chunk(request).await;
+        self.busy = false;
         if out.is_err() {
             // Whatever state the transaction is in: the next read begins with a new session.
             self.abandon();
@@ -334,7 +340,19 @@ impl ChunkReader for PgReader {
     }
 
     async fn read_whole(&mut self, request: &ChunkRequest) -> Result<Chunk> {
+        if self.busy {
+            let torn = self.whole.is_some();
+            self.abandon();
+            if torn {
+                self.busy = false;
+                // The rows of the piece that was dropped cannot be had again under the same snapshot.
+                return Err(Error::source(Kind::Connect, "reading a table without a key was interrupted")
+                    .at(format_args!("table {}", request.table)));
+            }
+        }
+        self.busy = true;
         let out = self.piece(request).await;
+        self.busy = false;
         if out.is_err() {
             self.abandon();
         }

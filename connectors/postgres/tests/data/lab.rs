@@ -2,7 +2,11 @@
 
 use seachange_postgres::{config::Config, slot::PublicationPlan, snapshot::PgSnapshotter, sql::Connector};
 use seachange_sdk::{Chunk, ChunkReader, ChunkRequest, Range, Snapshotter, TableId};
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    io::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio_postgres::{Client, NoTls};
 
 /// A table's rows as the texts that were read, NULL as `None`.
@@ -21,13 +25,19 @@ pub struct Lab {
 pub fn on_every_server<F: Future<Output = ()>>(name: &str, test: impl Fn(Lab) -> F) {
     let urls = std::env::var("SEACHANGE_TEST_PG").unwrap_or_default();
     if urls.trim().is_empty() {
-        eprintln!("SKIPPED: {name} needs PostgreSQL servers; set SEACHANGE_TEST_PG to URLs of capture accounts");
+        // Past the test harness, which shows the output of failed tests only.
+        let text =
+            format!("SKIPPED: {name} needs PostgreSQL servers; set SEACHANGE_TEST_PG to URLs of capture accounts\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
         return;
     }
+    // One at a time: transactions that one test holds open would hold up another's slot and its waits.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for url in urls.split_whitespace() {
         eprintln!("{name}: {}", url.rsplit('@').next().unwrap_or("?"));
-        runtime.block_on(async { test(Lab::new(url, name, "").await).await });
+        runtime.block_on(async { test(Lab::new(url, name).await).await });
     }
 }
 
@@ -43,7 +53,7 @@ pub async fn connect(url: &str) -> Client {
 
 impl Lab {
     /// Empties the schema of this test (named after it) and looks at it as a pipeline would.
-    pub async fn new(url: &str, name: &str, more: &str) -> Lab {
+    pub async fn new(url: &str, name: &str) -> Lab {
         let client = connect(url).await;
         client
             .batch_execute(&format!(
@@ -55,7 +65,9 @@ impl Lab {
             .await
             .unwrap();
         let table: toml::Table =
-            format!("url = {url:?}\ntables = [\"{name}.*\"]\npublication = \"{name}_pub\"\n{more}").parse().unwrap();
+            format!("url = {url:?}\ntables = [\"{name}.*\"]\npublication = \"{name}_pub\"\nconnect_timeout = \"60s\"")
+                .parse()
+                .unwrap();
         let config = Arc::new(Config::read("test", "pipeline.test.source", &table).unwrap());
         let connector = Connector::new(config.clone()).unwrap();
         let snapshotter = PgSnapshotter::new(
