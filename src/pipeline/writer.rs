@@ -15,6 +15,9 @@
 //! | inside a table without key that is being read | never before its end |
 //! | with a position but no change (keepalive) | every `idle_interval` |
 //!
+//! While the sink waits for Kafka to end a transaction, the writer encodes the next batch; it hands it over only when the
+//! transaction has ended, and tells the reader of a position only then.
+//!
 //! After an error nothing is repaired here: the thread ends, and start-up asks the sink what became of it.
 
 use super::crash;
@@ -92,6 +95,18 @@ pub struct Writer {
     position: Position,
     last_commit: Instant,
     open: Open,
+    /// A commit that the sink was told to begin and whose end nobody has waited for yet.
+    pending: Option<Pending>,
+}
+
+/// What is told when a commit has ended.
+struct Pending {
+    started: Instant,
+    checkpoint: Checkpoint,
+    bytes: usize,
+    records: usize,
+    changes: u64,
+    newest_us: i64,
 }
 
 fn now_us() -> i64 {
@@ -127,6 +142,7 @@ impl Writer {
             position,
             last_commit: Instant::now(),
             open: Open::default(),
+            pending: None,
         })
     }
 
@@ -148,6 +164,7 @@ impl Writer {
                 Ok(work) => Some(work),
                 Err(mpsc::error::TryRecvError::Disconnected) => break,
                 Err(mpsc::error::TryRecvError::Empty) => {
+                    self.settle()?;
                     if self.due(true) {
                         self.commit()?;
                         continue;
@@ -178,7 +195,7 @@ impl Writer {
         if !self.open.inside && !self.open.held && self.anything() {
             self.commit()?;
         }
-        Ok(())
+        self.settle()
     }
 
     /// How long to wait for work before `due` must be asked again.
@@ -254,11 +271,13 @@ impl Writer {
         }
         let started = Instant::now();
         self.encoder.encode(batch, Clock::now(), &mut self.records)?;
-        let encoded = Instant::now();
+        self.metrics.busy(Stage::Encode, started.elapsed());
         crash::point("encoded");
+        // The next Kafka transaction begins when the last has ended; until here the two ran side by side.
+        self.settle()?;
+        let encoded = Instant::now();
         self.sink.append(&self.records)?;
         crash::point("appended");
-        self.metrics.busy(Stage::Encode, encoded - started);
         self.metrics.busy(Stage::Append, encoded.elapsed());
         self.open.bytes += self.records.buf.len();
         self.open.records += self.records.items.len();
@@ -276,30 +295,47 @@ impl Writer {
         let _gone = self.free.send(batch);
     }
 
+    /// Begins a commit of everything since the last one.
     fn commit(&mut self) -> Result<()> {
+        self.settle()?;
         let started = Instant::now();
         let open = std::mem::take(&mut self.open);
         let mut entries = open.entries;
         let position = open.position.unwrap_or_else(|| self.position.clone());
-        let checkpoint = Checkpoint::after(self.checkpoint.as_ref(), position.clone(), now_us() / 1000);
+        let checkpoint = Checkpoint::after(self.checkpoint.as_ref(), position, now_us() / 1000);
         entries.push(checkpoint.entry(self.checkpoint.as_ref())?);
         crash::point("before-commit");
-        self.sink.commit(&entries)?;
-        crash::point("after-commit");
-        self.checkpoint = Some(checkpoint);
-        self.position = position.clone();
-        self.last_commit = Instant::now();
-        // A transaction that goes on is still open at the source, though what we have of it is durable.
+        self.sink.begin_commit(&entries)?;
+        // A transaction that goes on is still open at the source, though what we have of it will be durable.
         self.open.inside = open.inside;
-        let spent = started.elapsed();
-        self.metrics.busy(Stage::Commit, spent);
-        self.metrics.commit(spent, open.bytes as u64, open.records as u64, now_us() as f64 / 1e6);
-        let lag = if open.newest_us == 0 { 0 } else { (now_us() - open.newest_us).max(0) };
+        self.pending = Some(Pending {
+            started,
+            checkpoint,
+            bytes: open.bytes,
+            records: open.records,
+            changes: open.changes,
+            newest_us: open.newest_us,
+        });
+        Ok(())
+    }
+
+    /// Waits for the end of the commit that was begun, if one was, and tells the reader.
+    fn settle(&mut self) -> Result<()> {
+        let Some(p) = self.pending.take() else { return Ok(()) };
+        let waited = Instant::now();
+        self.sink.finish_commit()?;
+        crash::point("after-commit");
+        self.position = p.checkpoint.position.clone();
+        self.checkpoint = Some(p.checkpoint);
+        self.last_commit = Instant::now();
+        self.metrics.busy(Stage::Commit, waited.elapsed());
+        self.metrics.commit(p.started.elapsed(), p.bytes as u64, p.records as u64, now_us() as f64 / 1e6);
+        let lag = if p.newest_us == 0 { 0 } else { (now_us() - p.newest_us).max(0) };
         self.metrics.lag_seconds.set(lag as f64 / 1e6);
         self.committed.send_modify(|c| {
-            c.position = position;
+            c.position = self.position.clone();
             c.count += 1;
-            c.changes += open.changes;
+            c.changes += p.changes;
         });
         crash::point("after-confirm");
         Ok(())
