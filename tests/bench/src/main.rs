@@ -22,7 +22,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-const TABLE: &str = "CREATE TABLE orders(id bigserial primary key, customer_id int, sku text, qty int, price numeric(12,2),
+const TABLE: &str =
+    "CREATE TABLE orders(id bigserial primary key, customer_id int, sku text, qty int, price numeric(12,2),
   note text, created_at timestamptz default now(), updated_at timestamptz)";
 
 const LOAD: &str = "CREATE PROCEDURE load(n bigint, per int) LANGUAGE plpgsql AS $$
@@ -52,7 +53,8 @@ fn cpu_of(pid: u32) -> f64 {
 /// Busy time of all cores, seconds.
 fn cpu_of_all() -> f64 {
     let stat = std::fs::read_to_string("/proc/stat").expect("/proc/stat");
-    let ticks: Vec<f64> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    let ticks: Vec<f64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
     [0, 1, 2, 5, 6].iter().filter_map(|i| ticks.get(*i)).sum::<f64>() / 100.0
 }
 
@@ -135,7 +137,11 @@ impl Bench {
             if last >= rows && still > 1.0 {
                 break;
             }
-            assert!(now < Duration::from_secs(600), "{last} of {rows} records after 10 minutes\n{}", daemon.log_of_run());
+            assert!(
+                now < Duration::from_secs(600),
+                "{last} of {rows} records after 10 minutes\n{}",
+                daemon.log_of_run()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let rss = peak_rss_mib(daemon.pid());
@@ -143,7 +149,8 @@ impl Bench {
         let (first, end) = (series[0], series[series.len() - 1]);
         let at = |share: f64| series.iter().find(|(_, n)| *n as f64 >= share * rows as f64).copied().unwrap_or(end);
         let (low, high) = (at(0.1), at(0.9));
-        let rate = |a: (f64, u64), b: (f64, u64)| if b.0 > a.0 { ((b.1 - a.1) as f64 / (b.0 - a.0)).round() } else { 0.0 };
+        let rate =
+            |a: (f64, u64), b: (f64, u64)| if b.0 > a.0 { ((b.1 - a.1) as f64 / (b.0 - a.0)).round() } else { 0.0 };
         let mut out = json!({
             "bench": what, "rows": rows, "start_s": round(first.0), "seconds": round(end.0),
             "rows_s": (rows as f64 / end.0).round(), "steady_rows_s": rate(low, high),
