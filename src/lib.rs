@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod connectors;
+mod crash;
 pub mod format;
 pub mod metrics;
 pub mod pipeline;

@@ -8,7 +8,7 @@ use std::{
 
 /// Modules of the daemon by layer; a module knows its own layer and those below, and there are no cycles in a layer.
 const LAYERS: &[&[&str]] = &[
-    &["config", "metrics", "status", "telemetry", "connectors", "records"],
+    &["config", "metrics", "status", "telemetry", "connectors", "records", "crash"],
     &["format"],
     &["sink", "state"],
     &["pipeline"],

@@ -21,7 +21,7 @@ fn read(config: &Config, pipeline: &Pipeline) -> Result<Value> {
 
 /// Forgets every entry; says how many there were. Fences a daemon that runs the pipeline: it must not commit on.
 fn forget(config: &Config, pipeline: &Pipeline) -> Result<usize> {
-    let mut sink = sink::build(config.kafka.as_ref(), pipeline, Arc::default())?;
+    let mut sink = sink::build(config.kafka.as_ref(), pipeline, Arc::default(), &sink::Tenure::default())?;
     let entries: sink::Entries = sink.open()?.into_keys().map(|key| (key, None)).collect();
     sink.commit(&entries)?;
     Ok(entries.len())

@@ -10,7 +10,6 @@
 //! Owns: the order of records, when they become durable, what happens after an error. Must never know: any database, any
 //! format, Kafka. Several pipelines share nothing but the process: one that fails or waits disturbs no other.
 
-mod crash;
 mod merge;
 mod progress;
 mod reader;
@@ -36,8 +35,9 @@ pub async fn run(config: Config, board: Board, shutdown: watch::Receiver<bool>) 
             .ok_or_else(|| seachange_sdk::Error::bug(format!("pipeline {} is not on the board", pipeline.name)))?;
         let span = tracing::info_span!("pipeline", name = %pipeline.name);
         let (kafka, made_for) = (config.kafka.clone(), pipeline.clone());
+        let tenure = crate::sink::Tenure::default();
         let make_sink: supervise::MakeSink =
-            Arc::new(move |give_up| crate::sink::build(kafka.as_ref(), &made_for, give_up));
+            Arc::new(move |give_up| crate::sink::build(kafka.as_ref(), &made_for, give_up, &tenure));
         tasks.spawn(supervise::supervise(pipeline, make_sink, metrics, status, shutdown.clone()).instrument(span));
     }
     let mut in_order = true;

@@ -6,6 +6,10 @@
 //!
 //! A chunk is placed between two source transactions, when no half-filled batch is in hand: then "streamed" and "handed
 //! to the writer" are the same thing, which the merge relies on (see [`super::merge`]).
+//!
+//! The stream stands until the snapshot's first question has been answered: a change streamed before that would be told
+//! without its key being remembered, and the row told again, or told older, by a chunk. Tables without key are read while
+//! it still stands.
 
 use super::{
     merge::{Merge, Verdict},
@@ -103,7 +107,8 @@ async fn advance(source: &mut dyn Source, batch: Option<&mut Batch>, limit: Limi
 }
 
 impl Reader {
-    /// A reader of an opened source, with what an earlier run has stored.
+    /// A reader of an opened source, with what an earlier run has stored. `standing`: a snapshot will ask, and nothing is
+    /// streamed before it has.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         source: Box<dyn Source>,
@@ -113,6 +118,7 @@ impl Reader {
         free: mpsc::UnboundedReceiver<Batch>,
         committed: watch::Receiver<Committed>,
         asks: mpsc::Receiver<Ask>,
+        standing: bool,
         metrics: Arc<PipelineMetrics>,
         status: Arc<Status>,
     ) -> Reader {
@@ -134,7 +140,7 @@ impl Reader {
             told_before,
             inside: false,
             pause: None,
-            standing: false,
+            standing,
             finished: false,
             metrics,
             status,
@@ -447,7 +453,10 @@ impl Reader {
             tracing::info!(table = %table.id, rows_estimate = table.rows_estimate, keyed = table.keyed, "snapshot begins");
             self.estimate(&table);
             if table.keyed {
-                self.merge.begin(table.id.clone(), []);
+                // An earlier run may have been killed after the table was begun and before it was planned: what was
+                // streamed in between is stored.
+                let seen = self.progress.take_seen(&table.id);
+                self.merge.begin(table.id.clone(), seen);
                 begun.plan.push(table);
             } else {
                 begun.whole.push(table);
@@ -457,6 +466,9 @@ impl Reader {
             self.status.set(Phase::Snapshotting);
         } else if first {
             self.status.set(Phase::Streaming);
+        }
+        if first {
+            self.standing = !begun.whole.is_empty();
         }
         Ok(begun)
     }

@@ -382,6 +382,12 @@ fn judge(world: &World, seed: u64) -> std::result::Result<(), String> {
             && let Some(known) = state.get(key)
         {
             assert_eq!(known, version, "seed {seed}: key {key} went back when it was read");
+            // Once the stream has told a row whole, the snapshot must not tell it again.
+            let partial = db.log[world.start..]
+                .iter()
+                .flat_map(|t| &t.writes)
+                .any(|(k, w)| k == key && matches!(w, Write::Put { partial: true, .. }));
+            assert!(partial, "seed {seed}: key {key} was told by the stream, and again when it was read");
         }
         state.insert(*key, *version);
     }

@@ -146,8 +146,14 @@ impl Reading {
             return Ok(());
         }
         self.snapshotter.settle().await?;
-        for table in &begun.whole {
-            self.read_whole(table).await?;
+        if !begun.whole.is_empty() {
+            let (standing, stands) = oneshot::channel();
+            self.send(Ask::Pause(standing)).await?;
+            stands.await.map_err(|_| gone())?;
+            for table in &begun.whole {
+                self.read_whole(table).await?;
+            }
+            self.send(Ask::Resume).await?;
         }
         let mut jobs: VecDeque<Job> = begun.jobs.into();
         for table in begun.plan {
@@ -210,9 +216,6 @@ impl Reading {
 
     /// Reads a table without key while the stream stands.
     async fn read_whole(&self, table: &TableFound) -> Result<()> {
-        let (standing, stands) = oneshot::channel();
-        self.send(Ask::Pause(standing)).await?;
-        stands.await.map_err(|_| gone())?;
         let mut reader = self.snapshotter.reader().await?;
         let request = ChunkRequest {
             table: table.id.clone(),
@@ -229,9 +232,8 @@ impl Reading {
             let end = last.is_some();
             self.send(Ask::Whole { table: table.id.clone(), chunk, last, permit }).await?;
             if end {
-                break;
+                return Ok(());
             }
         }
-        self.send(Ask::Resume).await
     }
 }

@@ -20,9 +20,9 @@
 //!
 //! After an error nothing is repaired here: the thread ends, and start-up asks the sink what became of it.
 
-use super::crash;
 use crate::{
     config::resolved::{Limits, Pipeline},
+    crash,
     format::{Clock, Encoder},
     metrics::{PipelineMetrics, Stage},
     sink::{Entries, Records, Sink},

@@ -16,7 +16,7 @@
 //! compresses the batch.
 
 use super::{
-    Entries, Records, Sink, Stored,
+    Entries, Records, Sink, Stored, Tenure,
     handover::{Handle, Handover},
     properties,
     state_topic::{self, OPENED},
@@ -24,11 +24,17 @@ use super::{
     transaction::Transactions,
     trouble::Trouble,
 };
-use crate::config::resolved::{self, Kafka};
-use seachange_sdk::{Error, Kind, Result};
+use crate::{
+    config::resolved::{self, Kafka},
+    crash,
+};
+use seachange_sdk::{Error, Kind, Result, Retry};
 use std::{
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -52,6 +58,7 @@ pub struct KafkaSink {
     timeout: Duration,
     stop: Arc<AtomicBool>,
     trouble: Trouble,
+    tenure: Tenure,
     live: Option<Live>,
 }
 
@@ -91,7 +98,33 @@ impl KafkaSink {
             timeout: sink.transaction_timeout,
             stop,
             trouble: Trouble::new(pipeline),
+            tenure: Tenure::default(),
             live: None,
+        }
+    }
+
+    /// With what this process remembers of its earlier sinks for the pipeline: one that another process has taken over
+    /// from must not take back.
+    pub fn with_tenure(self, tenure: &Tenure) -> KafkaSink {
+        KafkaSink { tenure: tenure.clone(), ..self }
+    }
+
+    /// Fails when another process has opened this pipeline since this one did. Being fenced alone does not say so: the
+    /// broker fences also whose transaction has outlived its timeout.
+    fn not_taken_over(&self, patience: &Patience) -> Result<()> {
+        if !self.tenure.held.load(Relaxed) {
+            return Ok(());
+        }
+        let (id, topic) = (&self.transactional_id, &self.state_topic);
+        match state_topic::opened_by(&self.kafka, id, topic, &self.trouble, patience)? {
+            Some(last) if !last.starts_with(self.tenure.mark.as_bytes()) => {
+                let what = format!("transactional id {id}: another daemon has taken over this pipeline");
+                Err(Error::sink(Kind::Fenced, what).retry(Retry::Never).fix(
+                    "let one daemon run a pipeline: the newer one goes on. If there is none (seachange state reset does \
+                     this too), start this one again",
+                ))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -116,6 +149,7 @@ impl KafkaSink {
                 .one(&mut live.state, 0, key.as_bytes(), value.as_deref(), &patience)
                 .map_err(|e| live.give_up(e))?;
         }
+        crash::point("staged");
         Ok(true)
     }
 }
@@ -216,6 +250,7 @@ impl Sink for KafkaSink {
         // A question that any broker answers, only to be connected: asked for its coordinator before that, librdkafka
         // waits 500 ms until it looks again.
         topics::partitions(transactions.client(), topic, &transactions.patience(OPEN))?;
+        self.not_taken_over(&transactions.patience(OPEN))?;
         transactions.init(&format!("transactional id {id}: taking over"), &transactions.patience(OPEN))?;
 
         let patience = transactions.patience(OPEN);
@@ -229,14 +264,14 @@ impl Sink for KafkaSink {
             commit: None,
             transactions,
         };
-        let random = RandomState::new();
-        let nonce = format!("{:016x}{:016x} pid {}", random.hash_one(0), random.hash_one(1), std::process::id());
+        let nonce = format!("{}{:016x} pid {}", self.tenure.mark, RandomState::new().hash_one(0), std::process::id());
         live.begin()?;
         live.handover.one(&mut live.state, 0, OPENED.as_bytes(), Some(nonce.as_bytes()), &patience)?;
         live.ended(live.transactions.commit(&patience))?;
         let patience = live.transactions.patience(OPEN);
         let stored = state_topic::read(kafka, id, topic, nonce.as_bytes(), &self.trouble, &patience)?;
         tracing::debug!(id, entries = stored.len(), ms = begun.elapsed().as_millis() as u64, "Kafka sink opened");
+        self.tenure.held.store(true, Relaxed);
         self.live = Some(live);
         Ok(stored)
     }

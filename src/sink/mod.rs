@@ -20,6 +20,7 @@ use crate::config::resolved::{self, Kafka};
 use seachange_sdk::{Check, Error, Kind, Outcome, Result, Retry, Side};
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -62,11 +63,35 @@ pub trait Sink: Send {
     }
 }
 
+/// What a process remembers of the sinks that it has opened for one pipeline, from one start-up to the next.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    /// Stands in every record by which this process says that it has opened.
+    mark: Arc<str>,
+    /// Has it opened once?
+    held: Arc<AtomicBool>,
+}
+
+impl Default for Tenure {
+    fn default() -> Tenure {
+        // Seeded by the system's random numbers: no other process has the same.
+        let random = RandomState::new();
+        let mark = format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1));
+        Tenure { mark: mark.into(), held: Arc::default() }
+    }
+}
+
 /// The sink of a pipeline; connects to nothing yet. Setting `stop` makes every wait inside it end with an error soon.
-pub fn build(kafka: Option<&Kafka>, pipeline: &resolved::Pipeline, stop: Arc<AtomicBool>) -> Result<Box<dyn Sink>> {
+pub fn build(
+    kafka: Option<&Kafka>,
+    pipeline: &resolved::Pipeline,
+    stop: Arc<AtomicBool>,
+    tenure: &Tenure,
+) -> Result<Box<dyn Sink>> {
     Ok(match &pipeline.sink {
         resolved::Sink::Kafka(sink) => {
-            Box::new(kafka::KafkaSink::new(needed(kafka)?, sink, &pipeline.topics, &pipeline.name, stop))
+            let sink = kafka::KafkaSink::new(needed(kafka)?, sink, &pipeline.topics, &pipeline.name, stop);
+            Box::new(sink.with_tenure(tenure))
         }
         resolved::Sink::Stdout { state } => Box::new(lines::LinesSink::stdout(state)),
         resolved::Sink::File { path, state } => Box::new(lines::LinesSink::file(path, state)),

@@ -211,6 +211,25 @@ pub fn peek(kafka: &Kafka, id: &str, topic: &str, pipeline: &str) -> Result<Opti
     }
 }
 
+/// Who opened last: the newest record [`OPENED`]. `None` when there is none. Fences nobody.
+pub fn opened_by(
+    kafka: &Kafka,
+    id: &str,
+    topic: &str,
+    trouble: &Trouble,
+    patience: &Patience,
+) -> Result<Option<Vec<u8>>> {
+    let Some(consumer) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
+    let mut last = None;
+    loop {
+        match step(&consumer, topic, trouble, patience)? {
+            Step::Entry(key, value) if key == OPENED => last = value,
+            Step::Entry(..) => {}
+            Step::End => return Ok(last),
+        }
+    }
+}
+
 /// Preflight: does a broker answer, and what of the state topic? Creates and fences nothing.
 pub fn check(kafka: &Kafka, topic: &str, pipeline: &str) -> Vec<Check> {
     let trouble = Trouble::new(pipeline);

@@ -7,6 +7,7 @@ use super::{
     topics::Patience,
     trouble::{self, Trouble},
 };
+use crate::crash;
 use rdkafka::{
     ClientConfig,
     client::Client,
@@ -73,6 +74,7 @@ impl Transactions {
     /// Waits until everything is acknowledged, and commits.
     pub fn commit(&self, patience: &Patience) -> Result<()> {
         self.drain(patience)?;
+        crash::point("flushed");
         self.call("committing a transaction", patience, |p, t| p.commit_transaction(t)).map_err(|e| {
             if e.kind() == Kind::Connect { e.at("the outcome is unknown until the next start") } else { e }
         })

@@ -1,0 +1,100 @@
+//! The daemon is killed, replaced, and asked to end, while it streams.
+
+use crate::rig::{LONG, Random, Rig};
+use seachange_testkit::{Daemon, eventually, servers};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments() {
+    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let load = rig.ledger(600).start().await;
+    let mut daemon = Daemon::start(&rig.config);
+    daemon.ready(LONG).await;
+    load.reach(500, LONG).await;
+    rig.collect(&mut daemon, |r| r.seen > 0).await;
+    let mut random = Random::new();
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        // The moment of the kill is what is random here: nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(random.below(1200))).await;
+        daemon.kill9();
+        times.push(rig.first_record_after(|| daemon.restart()).await.as_millis());
+    }
+    let done = load.stop().await;
+    rig.judge(&mut daemon, done).await;
+    println!("9 kills; first record after the restart, in ms: {times:?}");
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_named_place() {
+    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let load = rig.ledger(400).start().await;
+    let mut daemon = Daemon::start(&rig.config);
+    daemon.ready(LONG).await;
+    for (n, place) in crate::snapshot::PLACES.iter().cycle().take(2 * crate::snapshot::PLACES.len()).enumerate() {
+        daemon.set_env("SEACHANGE_CRASH", Some(&format!("{place}:{}", 3 + n)));
+        daemon.restart();
+        let status = daemon.ended(LONG).await;
+        assert!(status.code().is_none(), "{place}: {status}");
+        assert!(daemon.log_of_run().contains(&format!("crash point {place} reached")), "{place}");
+    }
+    daemon.set_env("SEACHANGE_CRASH", None);
+    daemon.restart();
+    let done = load.stop().await;
+    rig.judge(&mut daemon, done).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_them_are_one() {
+    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let load = rig.ledger(300).start().await;
+    let mut older = Daemon::start(&rig.config);
+    older.ready(LONG).await;
+    rig.collect(&mut older, |r| r.seen > 100).await;
+    let mut newer = Daemon::start(&rig.config);
+    // The older one sees that it has been replaced, says so, and does not come back: its only pipeline has ended.
+    let status = older.ended(LONG).await;
+    assert!(!status.success(), "{status}");
+    let log = older.log_of_run();
+    assert!(log.contains("another daemon has taken over"), "{log}");
+    newer.ready(LONG).await;
+    let took = rig.first_record_after(|| {}).await;
+    let done = load.stop().await;
+    rig.judge(&mut newer, done).await;
+    println!("the newer one went on; next record after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asked_to_end_under_load() {
+    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let load = rig.ledger(600).start().await;
+    let mut daemon = Daemon::start(&rig.config);
+    let mut times = Vec::new();
+    for n in 1..4 {
+        daemon.ready(LONG).await;
+        load.reach(n * 600, LONG).await;
+        let began = std::time::Instant::now();
+        let status = daemon.terminate(Duration::from_secs(20)).await;
+        times.push(began.elapsed().as_millis());
+        assert_eq!(status.code(), Some(0), "{status}");
+        // An orderly end tells the database: what was committed is not read again.
+        let confirmed = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
+        let client = rig.db.connect().await;
+        eventually(LONG, "the slot is free", async || {
+            match client.query_one(confirmed, &[&rig.slot()]).await.expect("the slot").get::<_, bool>(0) {
+                false => Ok(()),
+                true => Err("in use"),
+            }
+        })
+        .await;
+        daemon.restart();
+    }
+    let done = load.stop().await;
+    rig.judge(&mut daemon, done).await;
+    println!("3 ends in order, in ms: {times:?}");
+}

@@ -1,0 +1,194 @@
+//! A pipeline with a ledger as its source: what every test of this kind sets up, and how it judges at the end.
+
+// Each of the two test targets uses a part of it.
+#![allow(dead_code)]
+
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+use seachange_testkit::{
+    Config, Daemon, Database, Ledger, Postgres, Proxy,
+    audit::{Order, Report},
+    ledger::Outcome,
+    topic, unique,
+};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+/// Far more than anything here takes, on a busy machine too.
+pub const LONG: Duration = Duration::from_secs(120);
+
+/// A database of its own, a pipeline that reads its table `public.ledger`, and the topic that this becomes.
+pub struct Rig {
+    pub db: Database,
+    pub bootstrap: String,
+    pub pipeline: String,
+    pub topic: String,
+    pub config: Config,
+}
+
+impl Rig {
+    pub async fn new(pg: &Postgres, bootstrap: &str) -> Rig {
+        let db = pg.database().await;
+        let pipeline = unique("p");
+        let topic = format!("{pipeline}.public.ledger");
+        let config = Config::kafka(bootstrap)
+            .postgres(&pipeline, &db.url, &["public.ledger"])
+            .set(&format!("pipeline.{pipeline}.limits.retry_first"), "100ms");
+        Rig { db, bootstrap: bootstrap.to_owned(), pipeline, topic, config }
+    }
+
+    /// Has the pipeline reach its database through a proxy; the load goes past it.
+    pub fn source_through(mut self, proxy: &Proxy) -> Rig {
+        let url = self.db.url_through(proxy);
+        self.config = self.config.set(&format!("pipeline.{}.source.url", self.pipeline), url);
+        self
+    }
+
+    /// Sets an option of the pipeline.
+    pub fn with(mut self, path: &str, value: &str) -> Rig {
+        self.config = self.config.set(&format!("pipeline.{}.{path}", self.pipeline), value);
+        self
+    }
+
+    /// A load without an end, at this many changes a second.
+    pub fn ledger(&self, rate: u64) -> Ledger {
+        Ledger::new(&self.db.url, "public.ledger").changes(u64::MAX).rate(rate).keys(300)
+    }
+
+    /// Name of the slot.
+    pub fn slot(&self) -> String {
+        format!("seachange_{}", self.pipeline)
+    }
+
+    /// The table with `keys` rows of version 1.
+    pub async fn filled(&self, keys: u64) {
+        self.ledger(0).create().await;
+        let sql = format!(
+            "INSERT INTO public.ledger SELECT n, 1, 0, 'first' FROM generate_series(0, {}) n; ANALYZE public.ledger",
+            keys - 1
+        );
+        self.db.run(&sql).await;
+    }
+
+    /// Waits until the topic has so many changes, and judges: each once and in order, and the end is what the table is.
+    pub async fn judge(&self, daemon: &mut Daemon, done: Outcome) -> Report {
+        let report = self.collect(daemon, |r| r.seen >= done.changes).await;
+        report.expect(done.changes);
+        report.expect_table(&self.db.connect().await, "public.ledger").await;
+        println!(
+            "{}: {} changes in {} transactions committed ({} rolled back, {} connections lost), {report}",
+            self.pipeline, done.changes, done.transactions, done.rollbacks, done.lost
+        );
+        report
+    }
+
+    /// Reads the topic again and again until that is enough.
+    pub async fn collect(&self, daemon: &mut Daemon, enough: impl Fn(&Report) -> bool) -> Report {
+        let end = Instant::now() + LONG;
+        loop {
+            let report = self.report().await;
+            if enough(&report) {
+                return report;
+            }
+            daemon.living().unwrap_or_else(|e| panic!("{e}, with {report}"));
+            assert!(Instant::now() < end, "not enough within {LONG:?}: {report}");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn report(&self) -> Report {
+        let mut judge = Order::default();
+        topic::read(&self.bootstrap, &self.topic).await.iter().for_each(|r| judge.record(r));
+        judge.finish()
+    }
+
+    /// Judges a topic that a snapshot and a stream beside it have made: a row that has been told is never read again, and
+    /// the versions of a key are without gap from the first that was told. Gives the rows read and the changes streamed.
+    pub async fn judge_snapshot(&self, daemon: &mut Daemon) -> (u64, u64) {
+        let client = self.db.connect().await;
+        let end = Instant::now() + LONG;
+        loop {
+            let records = topic::read(&self.bootstrap, &self.topic).await;
+            let mut judge = Order::default().overtaking();
+            let (mut told, mut read, mut again) = (HashSet::new(), 0, Vec::new());
+            for r in records.iter().filter(|r| r.value.is_some()) {
+                judge.record(r);
+                let new = told.insert(r.key.clone());
+                if r.op() == "r" {
+                    read += 1;
+                    if !new {
+                        again.push(format!("{}@{}: {}", r.topic, r.offset, r.key_json()));
+                    }
+                }
+            }
+            let report = judge.finish();
+            report.expect_order();
+            assert!(again.is_empty(), "{} rows were told, then read: {:?}", again.len(), &again[..again.len().min(5)]);
+            let rows = client.query("SELECT id::text, version FROM public.ledger", &[]).await.expect("the rows");
+            let same = rows.len() == report.live.len()
+                && rows.iter().all(|r| report.live.get(r.get::<_, &str>(0)) == Some(&r.get::<_, i64>(1)));
+            if same {
+                return (read, report.seen - read);
+            }
+            daemon.living().unwrap_or_else(|e| panic!("{e}, with {report}"));
+            if Instant::now() > end {
+                report.expect_table(&client, "public.ledger").await;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// What the committed records end with now.
+    fn end(&self) -> i64 {
+        let (_, end) = self.consumer().fetch_watermarks(&self.topic, 0, LONG).expect("the topic's end");
+        end
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", unique("rig"))
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .expect("a consumer")
+    }
+
+    /// Does it, then waits for the first record that a consumer gets after it; says how long that took.
+    pub async fn first_record_after(&self, act: impl FnOnce()) -> Duration {
+        tokio::task::block_in_place(|| {
+            let consumer = self.consumer();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&self.topic, 0, Offset::Offset(self.end())).expect("an offset");
+            consumer.assign(&list).expect("assign");
+            let began = Instant::now();
+            act();
+            loop {
+                match consumer.poll(Duration::from_millis(20)) {
+                    Some(Ok(_)) => return began.elapsed(),
+                    _ => assert!(began.elapsed() < LONG, "no record within {LONG:?}"),
+                }
+            }
+        })
+    }
+}
+
+/// SplitMix64, seeded by the clock: the seed is printed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Random {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
+        println!("seed {}", now.as_nanos() as u64);
+        Random(now.as_nanos() as u64)
+    }
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (z ^ (z >> 27)) % bound
+    }
+}
