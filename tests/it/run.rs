@@ -6,7 +6,7 @@
 
 use seachange_testkit::{
     Config, Daemon, Database, Kafka, Postgres, Record, eventually,
-    servers::{self},
+    servers,
     topic, unique,
 };
 use serde_json::Value;

@@ -42,7 +42,6 @@ async fn same_bytes(version: u32) {
             config = stage
                 .pipeline(config, name, &["types.*"])
                 .set(&format!("pipeline.{name}.source.snapshot.mode"), snapshot)
-                .set(&format!("pipeline.{name}.source.snapshot.discover"), "1s")
                 .set(&format!("pipeline.{name}.source.publication"), "everything")
                 .set(&format!("pipeline.{name}.format.values"), values);
         }

@@ -31,7 +31,8 @@ fn pipeline(stage: &Stage, config: Config, name: &str, recording: Recording) -> 
 async fn published(stage: &Stage, name: &str) -> Vec<Seen> {
     stage.settled_by(name).await;
     let mut seen = Vec::new();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    // The recording's database is called `lab`.
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").replace(&stage.db.name, "lab");
     for topic in topic::names(&stage.kafka.bootstrap, &format!("{name}.types.")).await {
         for r in topic::read(&stage.kafka.bootstrap, &topic).await {
             seen.push(Seen {
@@ -67,7 +68,9 @@ fn order_differences(recording: Recording, ours: &[Seen], prefix: &str) -> Vec<S
         let mine = names(&format!(r#"{{"topic":0,"key":{},"value":{}}}"#, or_null(&seen.key), or_null(&seen.value)));
         let recorded = theirs.get(table).and_then(|t| t.get(*n));
         // What `ident` differs in is told by the comparer.
-        if table != "ident" && recorded != Some(&mine) {
+        // So is the generated column that only Debezium's snapshot has.
+        let told = table == "ident" || (recording == Recording::Snapshot && table == "Odd__Name.s");
+        if !told && recorded != Some(&mine) {
             found.push(format!("{table} record {n}: ours {mine:?}, recorded {recorded:?}"));
         }
         *n += 1;
