@@ -414,6 +414,8 @@ impl Reader {
                 let entries = if hold { vec![] } else { std::mem::take(&mut self.entries) };
                 self.send(Work::Chunk { batch: chunk.batch, entries, hold, permit }).await?;
             }
+            // Tables without key end here, those with one have ended with their last chunk.
+            Ask::Read => self.report(),
             Ask::Finished => self.finished = true,
         }
         Ok(())

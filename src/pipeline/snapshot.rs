@@ -65,7 +65,9 @@ pub enum Ask {
     },
     /// Let the stream go on.
     Resume,
-    /// Everything that was found has been read.
+    /// All tables of one look have been read.
+    Read,
+    /// Everything that was found has been read, and there will be no other look.
     Finished,
 }
 
@@ -171,7 +173,7 @@ impl Reading {
         let jobs = Arc::new(Mutex::new(jobs));
         let work = |_| self.work(jobs.clone());
         futures_util::future::try_join_all((0..workers).map(work)).await?;
-        Ok(())
+        self.send(Ask::Read).await
     }
 
     /// One worker: takes ranges until none is left.

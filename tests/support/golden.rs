@@ -53,7 +53,7 @@ impl Recording {
             for (n, name) in ["a_name", "n", ""].into_iter().enumerate() {
                 known.push(("strings", n, "/value/after/nm", null.clone(), json!(name)));
             }
-            known.push(("evolve", 13, "/value/before/bb", json!("filled"), null));
+            known.push(("evolve", 10, "/value/before/bb", json!("filled"), null.clone()));
         }
         match self {
             Recording::Stream => {
@@ -64,6 +64,7 @@ impl Recording {
                 known.push(("odd_times", 0, "/value/after/d", json!(-622191234), json!(i32::MAX)));
                 known.push(("odd_times", 1, "/value/after/d", json!(-625821272), json!(i32::MIN)));
                 known.push(("odd_times", 2, "/value/after/d", json!(-703383), json!(-735160)));
+                known.push((GENERATED.0, 0, GENERATED.1, json!(42), null));
             }
             Recording::StreamStrings => {
                 known.push(("times", 3, "/value/after/t", json!("00:00:00Z"), json!("24:00:00Z")));
@@ -76,6 +77,9 @@ impl Recording {
         known
     }
 }
+
+/// A generated column: Debezium's snapshot has it, its stream does not.
+const GENERATED: (&str, &str) = ("Odd__Name.s", "/value/after/twice");
 
 /// Key, operation, old row and new row of what Seachange publishes for `ident`, where Debezium invents the key 0.
 fn ident() -> Vec<Json> {
@@ -109,9 +113,10 @@ fn normalised(mut record: Json) -> Json {
             *v = json!(0);
         }
     }
-    // A snapshot here has no first and no last row.
-    if let Some(s) = record.pointer_mut("/value/source/snapshot").filter(|s| **s != "false") {
-        *s = json!("true");
+    // A snapshot here has no first and no last row, and its transaction, which only reads, no number.
+    if let Some(source) = record.pointer_mut("/value/source").filter(|s| s["snapshot"].as_str().is_some_and(|s| s != "false")) {
+        source["snapshot"] = json!("true");
+        source["txId"] = Json::Null;
     }
     if let Some(headers) = record.get_mut("headers").and_then(Json::as_object_mut) {
         headers.retain(|name, _| !name.starts_with("__debezium.context."));
@@ -159,9 +164,20 @@ pub fn differences(recording: Recording, ours: &[Seen], prefix: &str) -> Vec<Str
     let mut golden = by_table(golden.collect::<Vec<Json>>().into_iter(), "dbz.types.");
     for (table, n, place, recorded, now) in recording.known() {
         match golden.get_mut(table).and_then(|r| r.get_mut(n)).and_then(|r| r.pointer_mut(place)) {
+            Some(at) if *at == recorded && (table, place) == GENERATED => {
+                let row = golden.get_mut(table).and_then(|r| r.get_mut(n)).and_then(|r| r.pointer_mut("/value/after"));
+                row.and_then(Json::as_object_mut).and_then(|r| r.remove("twice"));
+            }
             Some(at) if *at == recorded => *at = now,
             other => found
                 .push(format!("{table} record {n} {place}: recorded {other:?}, the known difference says {recorded}")),
+        }
+    }
+    let (mut ours, mut golden) = (ours, golden);
+    if recording == Recording::Snapshot {
+        // Read in the order of the key here, in the order of the file there.
+        for records in ours.values_mut().chain(golden.values_mut()) {
+            records.sort_by_cached_key(|r| (r["key"]["id"].as_i64(), r["key"].to_string()));
         }
     }
     let tables: std::collections::BTreeSet<&String> = ours.keys().chain(golden.keys()).collect();

@@ -1,0 +1,21 @@
+//! The whole daemon against real servers: from SQL to what a consumer reads.
+//!
+//! - [`types`]: every type, compared with what Debezium published.
+//! - [`same_bytes`]: a row read by the snapshot and the same row streamed are the same bytes.
+//! - [`stream`]: everything a log can carry.
+//! - [`snapshots`]: what is read, what is not, and where it meets the stream.
+//! - [`places`]: topics, partitions, sinks, several pipelines.
+//! - [`limits`]: large transactions, large rows, servers that hang.
+//!
+//! Servers come from `scripts/test`. Nothing here sleeps for luck: a test waits for a record that comes last.
+
+#[path = "../support/golden.rs"]
+mod golden;
+mod limits;
+mod places;
+mod raw;
+mod run;
+mod same_bytes;
+mod snapshots;
+mod stream;
+mod types;
