@@ -204,7 +204,8 @@ impl Rows {
         let table = self.batch.table_index(table);
         let order = self.batch.changes.len() as u64 + 1;
         let txn = self.batch.txns.len() as u32 - 1;
-        let change = Change { op, table, chunk: 0, before, after, txn, at: 500 + order, row: 0, order, table_order: order };
+        let change =
+            Change { op, table, chunk: 0, before, after, txn, at: 500 + order, row: 0, order, table_order: order };
         self.batch.changes.push(change);
         self.batch.changes.last_mut().unwrap()
     }

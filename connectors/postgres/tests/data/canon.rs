@@ -1,7 +1,7 @@
 //! One canonical text for a value, made twice: from what a decoder said, and by the server without its output function
 //! for the type.
 
-use seachange_sdk::{Column, Decoder, Result, Type, Value, Visitor};
+use seachange_sdk::{Column, Decoder, Error, Result, Type, Value, Visitor};
 use std::fmt::Write as _;
 
 fn hex(bytes: &[u8]) -> String {
@@ -109,6 +109,7 @@ fn value(v: Value<'_>) -> Result<String> {
         Value::Infinity(false) => "-inf".into(),
         Value::Interval(m, d, u) => format!("{m}/{d}/{u}"),
         Value::Point(x, y) => hex(&x.to_be_bytes()) + &hex(&y.to_be_bytes()),
+        Value::ZeroDate(_) | Value::Geometry(..) => return Err(Error::value("no type of PostgreSQL has this")),
         Value::Nested(n) => {
             let mut seen = Seen::default();
             n.walk(&mut seen)?;
