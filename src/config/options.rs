@@ -78,7 +78,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     (
         "pipeline.NAME.source",
         "Where changes come from. The options below belong to every source; `type` decides which others there are: \
-         [postgres](sources/postgres.md).",
+         [postgres](sources/postgres.md), [mysql and mariadb](sources/mysql.md).",
     ),
     (
         "pipeline.NAME.source.snapshot",
@@ -132,7 +132,7 @@ pub const OPTIONS: &[Opt] = &[
         Value("info"),
         "`error`, `warn`, `info`, `debug`, `trace`, or a filter by module such as `info,seachange=debug`.",
     ),
-    opt("pipeline.NAME.source.type", Text, Required, "The connector: `postgres`."),
+    opt("pipeline.NAME.source.type", Text, Required, "The connector: `postgres`, `mysql` or `mariadb`."),
     opt(
         "pipeline.NAME.source.snapshot.mode",
         Choice(&["initial", "never", "only"]),
@@ -216,7 +216,9 @@ pub const OPTIONS: &[Opt] = &[
             "microseconds",
             "nanoseconds",
         ]),
-        Depends("`iso` under `plain`, `adaptive` under `debezium`"),
+        Depends(
+            "`iso` under `plain`; under `debezium` `adaptive`, and `adaptive_time_microseconds` for MySQL and MariaDB",
+        ),
         "`iso`: ISO 8601 text. The others are the values of Debezium's `time.precision.mode`.",
     ),
     opt(

@@ -1,6 +1,6 @@
 //! The stream: one task owns the socket and hands batches of whole events to the core.
 //!
-//! Cancellation. Between two `await`s everything read is in the connection's buffer, in [`MySqlSource::waiting`] (an event for
+//! Cancellation. Between two `await`s everything read is in the connection's buffer, in `waiting` (an event for
 //! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing.
 //!
 //! A batch ends at a transaction's end, unless a limit is met inside of one. The server keeps no account of us: there is

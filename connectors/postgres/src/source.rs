@@ -8,7 +8,7 @@
 //! with its chunk frozen: dropping the future at an `await` loses nothing.
 //!
 //! Reading in gulps. The walsender sends row by row; a reader that is woken for every row costs both sides more than the
-//! decoding. When [`Pace`] sees many or large reads within a millisecond, the socket is parked and emptied once a
+//! decoding. When `Pace` sees many or large reads within a millisecond, the socket is parked and emptied once a
 //! millisecond instead, until a gulp is small. A single small transaction never gets there, so it waits for nothing.
 
 use crate::{
