@@ -50,7 +50,8 @@ pub enum Ask {
         /// The verdict.
         reply: oneshot::Sender<Placed>,
     },
-    /// Stop the stream at the next end of a transaction; answered when it stands.
+    /// Stop the stream at the next end of a transaction; answered when it stands. It stands from the start until the first
+    /// [`Ask::Begin`] has been answered, and on if there are tables without key to be read.
     Pause(oneshot::Sender<()>),
     /// A piece of a table without key, while the stream stands.
     Whole {
@@ -148,8 +149,15 @@ impl Reading {
             return Ok(());
         }
         self.snapshotter.settle().await?;
-        for table in &begun.whole {
-            self.read_whole(table).await?;
+        if !begun.whole.is_empty() {
+            // Once for all: what is streamed between two of them would be in the second one's rows as well.
+            let (standing, stands) = oneshot::channel();
+            self.send(Ask::Pause(standing)).await?;
+            stands.await.map_err(|_| gone())?;
+            for table in &begun.whole {
+                self.read_whole(table).await?;
+            }
+            self.send(Ask::Resume).await?;
         }
         let mut jobs: VecDeque<Job> = begun.jobs.into();
         for table in begun.plan {
@@ -212,9 +220,6 @@ impl Reading {
 
     /// Reads a table without key while the stream stands.
     async fn read_whole(&self, table: &TableFound) -> Result<()> {
-        let (standing, stands) = oneshot::channel();
-        self.send(Ask::Pause(standing)).await?;
-        stands.await.map_err(|_| gone())?;
         let mut reader = self.snapshotter.reader().await?;
         let request = ChunkRequest {
             table: table.id.clone(),
@@ -231,9 +236,8 @@ impl Reading {
             let end = last.is_some();
             self.send(Ask::Whole { table: table.id.clone(), chunk, last, permit }).await?;
             if end {
-                break;
+                return Ok(());
             }
         }
-        self.send(Ask::Resume).await
     }
 }

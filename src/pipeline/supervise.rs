@@ -178,6 +178,7 @@ async fn run(
         free_out,
         committed_out.clone(),
         ask_out,
+        pipeline.snapshot.mode != SnapshotMode::Never,
         metrics.clone(),
         status.clone(),
     );
