@@ -507,6 +507,9 @@ impl Marks {
         out: &mut Records,
         value: impl FnOnce(&mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
+        if !transaction::is_real(txn) {
+            return Ok(());
+        }
         let from = out.buf.len();
         transaction::key(&mut out.buf, frames, txn);
         let key = range(from..out.buf.len())?;

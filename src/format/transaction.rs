@@ -51,9 +51,14 @@ fn id(out: &mut Vec<u8>, txn: &Txn) {
     }
 }
 
+/// Is it a transaction? A message beside all transactions stands in one only for the batch's sake.
+pub fn is_real(txn: &Txn) -> bool {
+    txn.id != 0 || txn.gtid.is_some()
+}
+
 /// Writes the block of a change; null for what belongs to no transaction.
 pub fn block(out: &mut Vec<u8>, change: &Change, txn: &Txn) {
-    if txn.id == 0 && txn.gtid.is_none() {
+    if !is_real(txn) {
         out.extend_from_slice(b"null");
         return;
     }

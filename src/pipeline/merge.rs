@@ -81,6 +81,10 @@ impl Merge {
             self.count -= r.keys.len();
         }
     }
+    /// Are more keys remembered than there should be?
+    pub fn is_full(&self) -> bool {
+        self.count > self.limit.unwrap_or(REMEMBERED_MAX)
+    }
     /// Is any table being read?
     pub fn is_idle(&self) -> bool {
         self.tables.is_empty()

@@ -142,6 +142,12 @@ impl Progress {
         }
         Ok(entries)
     }
+    /// A table that need not be read: the stream has told all of it. Keys that were stored for it are forgotten.
+    pub fn skip(&mut self, table: &TableId) -> Result<Entries> {
+        let mut entries = self.set(table, TableState::Skipped)?;
+        entries.extend(self.forget_seen(&table.to_string()));
+        Ok(entries)
+    }
     fn forget_seen(&mut self, name: &str) -> Entries {
         let first = self.seen_first.remove(name).unwrap_or(0);
         let next = self.seen_next.remove(name).unwrap_or(0);

@@ -23,9 +23,9 @@ use crate::{
     state::{State, TableState},
     status::{Entry as Status, Phase},
 };
-use seachange_sdk::{Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId};
+use seachange_sdk::{Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -71,6 +71,12 @@ pub struct Reader {
     /// Tables without key that were read whole: changes that this fence sees are already told.
     told: HashMap<TableId, Fence>,
     told_before: HashMap<String, Fence>,
+    /// Are there looks at what is in the database?
+    looks: bool,
+    /// Tables whose keys need no longer be kept for a look that may come.
+    known: HashSet<TableId>,
+    /// Tables in the stream that no look has found yet: their keys are remembered.
+    expected: Vec<TableId>,
     inside: bool,
     pause: Option<oneshot::Sender<()>>,
     standing: bool,
@@ -118,7 +124,7 @@ impl Reader {
         free: mpsc::UnboundedReceiver<Batch>,
         committed: watch::Receiver<Committed>,
         asks: mpsc::Receiver<Ask>,
-        standing: bool,
+        looks: bool,
         metrics: Arc<PipelineMetrics>,
         status: Arc<Status>,
     ) -> Reader {
@@ -138,9 +144,13 @@ impl Reader {
             waiting: vec![],
             told: HashMap::new(),
             told_before,
+            looks,
+            known: HashSet::new(),
+            expected: vec![],
             inside: false,
             pause: None,
-            standing,
+            // What is streamed before the first look has said which tables are read would come again with their rows.
+            standing: looks,
             finished: false,
             metrics,
             status,
@@ -237,17 +247,40 @@ impl Reader {
             if !self.told.is_empty() || !self.told_before.is_empty() {
                 self.drop_told(&mut batch)?;
             }
+            if self.looks {
+                self.expect_tables(&batch);
+            }
             if !self.merge.is_idle() {
                 let source = &*self.source;
                 for (table, keys) in self.merge.observe(&batch, &|txn| source.txn_id(txn))? {
                     let entries = self.progress.store_seen(&table, &keys)?;
                     self.entries.extend(entries);
                 }
+                if self.merge.is_full() {
+                    // Forgotten before any row was read: such a row may come again, but not in an older state.
+                    self.expected.drain(..).for_each(|table| self.merge.end(&table));
+                }
             }
         }
         self.status.read(batch.changes.len() as u64);
         let entries = std::mem::take(&mut self.entries);
         self.send(Work::Stream(batch, entries)).await
+    }
+
+    /// A table may be in the stream before a look has found it, and be read after that look: its keys are remembered from
+    /// its first change on.
+    fn expect_tables(&mut self, batch: &Batch) {
+        for schema in &batch.tables {
+            if schema.kind != TableKind::Table || schema.key.is_empty() || self.known.contains(&schema.id) {
+                continue;
+            }
+            self.known.insert(schema.id.clone());
+            if self.progress.get(&schema.id).is_none() {
+                let seen = self.progress.take_seen(&schema.id);
+                self.merge.begin(schema.id.clone(), seen);
+                self.expected.push(schema.id.clone());
+            }
+        }
     }
 
     /// Takes out changes of tables without key which the reading of the whole table has already told.
@@ -425,6 +458,8 @@ impl Reader {
     fn begin(&mut self, found: Vec<TableFound>, first: bool) -> Result<Begun> {
         let mut begun = Begun::default();
         for table in found {
+            self.known.insert(table.id.clone());
+            self.expected.retain(|t| *t != table.id);
             let known = self.progress.get(&table.id);
             let read = match known {
                 None => first || table.added,
@@ -447,22 +482,28 @@ impl Reader {
             if !read {
                 if known.is_none() {
                     // The log carried the table from its creation on: the stream has told all of it.
-                    let entries = self.progress.set(&table.id, TableState::Skipped)?;
+                    let entries = self.progress.skip(&table.id)?;
                     self.entries.extend(entries);
+                    self.merge.end(&table.id);
                 }
                 continue;
             }
             tracing::info!(table = %table.id, rows_estimate = table.rows_estimate, keyed = table.keyed, "snapshot begins");
             self.estimate(&table);
             if table.keyed {
-                // An earlier run may have been killed after the table was begun and before it was planned: what was
-                // streamed in between is stored.
                 let seen = self.progress.take_seen(&table.id);
                 self.merge.begin(table.id.clone(), seen);
                 begun.plan.push(table);
             } else {
                 begun.whole.push(table);
             }
+        }
+        for gone in self.expected.drain(..) {
+            self.merge.end(&gone);
+            self.known.remove(&gone);
+        }
+        if first {
+            self.standing = !begun.whole.is_empty();
         }
         if !(begun.plan.is_empty() && begun.jobs.is_empty() && begun.whole.is_empty()) {
             self.status.set(Phase::Snapshotting);

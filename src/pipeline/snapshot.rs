@@ -50,7 +50,8 @@ pub enum Ask {
         /// The verdict.
         reply: oneshot::Sender<Placed>,
     },
-    /// Stop the stream at the next end of a transaction; answered when it stands.
+    /// Stop the stream at the next end of a transaction; answered when it stands. It stands from the start until the first
+    /// [`Ask::Begin`] has been answered, and on if there are tables without key to be read.
     Pause(oneshot::Sender<()>),
     /// A piece of a table without key, while the stream stands.
     Whole {
@@ -149,6 +150,7 @@ impl Reading {
         }
         self.snapshotter.settle().await?;
         if !begun.whole.is_empty() {
+            // Once for all: what is streamed between two of them would be in the second one's rows as well.
             let (standing, stands) = oneshot::channel();
             self.send(Ask::Pause(standing)).await?;
             stands.await.map_err(|_| gone())?;

@@ -187,6 +187,11 @@ pub fn from_code(code: Code, what: String) -> Error {
             "raise the topic's max.message.bytes, the broker's message.max.bytes and, above 100 MB, \
              kafka.properties.\"message.max.bytes\"",
         ),
+        Code::InvalidRecord => operator(
+            Kind::Sink,
+            "a compacted topic takes no record without key: give the table a key, exclude it, or set the topic's \
+             cleanup.policy to delete",
+        ),
         Code::InvalidTopic => operator(
             Kind::Config,
             "topic names have letters, digits, '.', '_' and '-' and at most 249 characters: change topics.name",

@@ -13,12 +13,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_go_to_the_partitions_that_java_clients_choose() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int)").await else {
-        return;
-    };
+    let Some(stage) = Stage::set(15, "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int); CREATE SCHEMA c; CREATE TABLE c.keyless (v int)").await else { return };
     let config = stage.config(&["public.*"]).set(&stage.at("topics.partitions"), 7);
-    let config = config.set(&stage.at("topics.settings.\"cleanup.policy\""), "compact");
-    let _daemon = stage.start(&config).await;
+    let compacted = unique("compacted");
+    let config = stage.pipeline(config, &compacted, &["c.*"]);
+    let config = config.set(&format!("pipeline.{compacted}.topics.settings.\"cleanup.policy\""), "compact");
+    let mut daemon = stage.start(&config).await;
     stage.sql("INSERT INTO t SELECT repeat('x', i) || i FROM generate_series(1, 60) i; INSERT INTO k SELECT generate_series(1, 30)").await;
     stage.settled().await;
     let ours = stage.read("public.t").await;
@@ -45,6 +45,10 @@ async fn keys_go_to_the_partitions_that_java_clients_choose() {
     let values: Vec<_> = keyless.iter().map(|r| r.value_json()["after"]["v"].as_i64().expect("v")).collect();
     assert_eq!(values, (1..=30).collect::<Vec<_>>(), "in one partition, in order");
     assert!(keyless.iter().all(|r| r.partition == keyless[0].partition));
+    // A compacted topic refuses records without key: the error says what to do.
+    stage.sql("INSERT INTO c.keyless VALUES (1)").await;
+    let said = daemon.said("takes no record without key", SOON).await;
+    assert!(said.contains(&format!("{compacted}.c.keyless")), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
