@@ -23,7 +23,9 @@ use crate::{
     state::{State, TableState},
     status::{Entry as Status, Phase},
 };
-use seachange_sdk::{Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind};
+use seachange_sdk::{
+    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind,
+};
 use std::{
     collections::{HashMap, HashSet},
     future::{Future, poll_fn},
@@ -113,8 +115,8 @@ async fn advance(source: &mut dyn Source, batch: Option<&mut Batch>, limit: Limi
 }
 
 impl Reader {
-    /// A reader of an opened source, with what an earlier run has stored. `standing`: a snapshot will ask, and nothing is
-    /// streamed before it has.
+    /// A reader of an opened source, with what an earlier run has stored. `looks`: a snapshot will look at what is there,
+    /// and nothing is streamed before it has.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         source: Box<dyn Source>,
@@ -509,9 +511,6 @@ impl Reader {
             self.status.set(Phase::Snapshotting);
         } else if first {
             self.status.set(Phase::Streaming);
-        }
-        if first {
-            self.standing = !begun.whole.is_empty();
         }
         Ok(begun)
     }

@@ -13,7 +13,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_go_to_the_partitions_that_java_clients_choose() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int); CREATE SCHEMA c; CREATE TABLE c.keyless (v int)").await else { return };
+    let Some(stage) = Stage::set(
+        15,
+        "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int); CREATE SCHEMA c; CREATE TABLE c.keyless (v int)",
+    )
+    .await
+    else {
+        return;
+    };
     let config = stage.config(&["public.*"]).set(&stage.at("topics.partitions"), 7);
     let compacted = unique("compacted");
     let config = stage.pipeline(config, &compacted, &["c.*"]);
