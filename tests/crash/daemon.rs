@@ -8,9 +8,8 @@ use std::time::Duration;
 async fn killed_at_random_moments() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(600).start().await;
-    let mut daemon = Daemon::start(&rig.config);
-    daemon.ready(LONG).await;
     load.reach(500, LONG).await;
     rig.collect(&mut daemon, |r| r.seen > 0).await;
     let mut random = Random::new();
@@ -31,9 +30,8 @@ async fn killed_at_random_moments() {
 async fn killed_at_every_named_place() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(400).start().await;
-    let mut daemon = Daemon::start(&rig.config);
-    daemon.ready(LONG).await;
     for (n, place) in crate::snapshot::PLACES.iter().cycle().take(2 * crate::snapshot::PLACES.len()).enumerate() {
         daemon.set_env("SEACHANGE_CRASH", Some(&format!("{place}:{}", 3 + n)));
         daemon.restart();
@@ -51,9 +49,8 @@ async fn killed_at_every_named_place() {
 async fn two_of_them_are_one() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut older = rig.daemon().await;
     let load = rig.ledger(300).start().await;
-    let mut older = Daemon::start(&rig.config);
-    older.ready(LONG).await;
     rig.collect(&mut older, |r| r.seen > 100).await;
     let mut newer = Daemon::start(&rig.config);
     // The older one sees that it has been replaced, says so, and does not come back: its only pipeline has ended.
@@ -72,8 +69,8 @@ async fn two_of_them_are_one() {
 async fn asked_to_end_under_load() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(600).start().await;
-    let mut daemon = Daemon::start(&rig.config);
     let mut times = Vec::new();
     for n in 1..4 {
         daemon.ready(LONG).await;

@@ -1,16 +1,15 @@
 //! The servers are killed, frozen and stopped while the daemon streams.
 
 use crate::rig::{LONG, Rig};
-use seachange_testkit::{Daemon, servers};
+use seachange_testkit::servers;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn database_killed() {
     let (Some(pg), Some(kafka)) = (servers::own_postgres(15).await, servers::kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(400).start().await;
-    let mut daemon = Daemon::start(&rig.config);
-    daemon.ready(LONG).await;
     for n in 1..3 {
         load.reach(n * 600, LONG).await;
         pg.kill9();
@@ -26,9 +25,8 @@ async fn database_killed() {
 async fn brokers_killed_in_turn() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(3).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(300).start().await;
-    let mut daemon = Daemon::start(&rig.config);
-    daemon.ready(LONG).await;
     for n in 1..=3 {
         load.reach(u64::from(n) * 400, LONG).await;
         kafka.kill(n);
@@ -45,9 +43,8 @@ async fn brokers_killed_in_turn() {
 async fn broker_frozen_and_stopped() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(1).await) else { return };
     let rig = Rig::new(&pg, &kafka.bootstrap).await;
+    let mut daemon = rig.daemon().await;
     let load = rig.ledger(200).start().await;
-    let mut daemon = Daemon::start(&rig.config);
-    daemon.ready(LONG).await;
     load.reach(400, LONG).await;
     rig.collect(&mut daemon, |r| r.seen > 0).await;
     kafka.pause(1);

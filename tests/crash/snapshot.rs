@@ -30,7 +30,7 @@ async fn end(rig: &Rig, daemon: &mut Daemon, kills: u64) {
     let all = topic::read_as(&rig.bootstrap, &rig.topic, Isolation::Uncommitted).await;
     let written = all.iter().filter(|r| r.value.is_some() && r.op() == "r").count() as u64;
     println!("{}: {kills} kills, {read} rows read, {streamed} changes, {} rows in vain", rig.pipeline, written - read);
-    assert!(read > KEYS / 2, "{read} rows are no snapshot");
+    assert!(read > 4 * CHUNK, "{read} rows are no snapshot: the stream told nearly all");
     // Chunks that were done are not read again: what a kill costs is what was under way, two workers' chunks and what
     // was queued for one commit.
     assert!(written - read <= kills * 10 * CHUNK, "{} rows were read again after {kills} kills", written - read);
@@ -44,7 +44,7 @@ fn unfinished(daemon: &Daemon) -> bool {
 async fn killed_at_random_moments() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = rig(&pg, &kafka).await;
-    let load = rig.ledger(300).keys(KEYS / 4).start().await;
+    let load = rig.ledger(100).keys(KEYS / 4).start().await;
     let mut daemon = Daemon::start(&rig.config);
     let mut random = Random::new();
     let mut kills = 0;
@@ -66,7 +66,7 @@ async fn killed_at_random_moments() {
 async fn killed_at_every_named_place() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
     let rig = rig(&pg, &kafka).await;
-    let load = rig.ledger(200).keys(KEYS / 4).start().await;
+    let load = rig.ledger(100).keys(KEYS / 4).start().await;
     let mut daemon: Option<Daemon> = None;
     let mut kills = 0;
     for (n, place) in PLACES.iter().enumerate() {
