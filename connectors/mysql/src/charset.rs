@@ -124,7 +124,9 @@ impl Charset {
             Form::Utf16le => self.utf16(bytes, u16::from_le_bytes).map(Cow::Owned),
             Form::Utf32 => {
                 let (chunks, rest) = bytes.as_chunks::<4>();
-                let text: Option<String> = chunks.iter().map(|c| char::from_u32(u32::from_be_bytes(*c))).collect();
+                // MariaDB lets lone surrogates in: they are no characters
+                let one = |n: u32| char::from_u32(n).or(matches!(n, 0xd800..=0xdfff).then_some(GONE));
+                let text: Option<String> = chunks.iter().map(|c| one(u32::from_be_bytes(*c))).collect();
                 text.filter(|_| rest.is_empty()).map(Cow::Owned).ok_or_else(|| self.bad(0))
             }
             Form::Single => Ok(self.single(bytes)),
