@@ -19,7 +19,9 @@ use crate::{
     state::{State, TableState},
     status::{Entry as Status, Phase},
 };
-use seachange_sdk::{Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind};
+use seachange_sdk::{
+    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind,
+};
 use std::{
     collections::{HashMap, HashSet},
     future::{Future, poll_fn},

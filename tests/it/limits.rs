@@ -13,7 +13,12 @@ fn large() -> i64 {
 
 /// Streams one transaction of that many rows; the most memory the daemon had meanwhile.
 async fn peak(stage: &Stage, daemon: &Daemon, first: i64, rows: i64) -> u64 {
-    stage.sql(&format!("INSERT INTO t SELECT g, md5(g::text), now() FROM generate_series({first}, {}) g", first + rows - 1)).await;
+    stage
+        .sql(&format!(
+            "INSERT INTO t SELECT g, md5(g::text), now() FROM generate_series({first}, {}) g",
+            first + rows - 1
+        ))
+        .await;
     let (mut most, end) = (0, Instant::now() + LONG);
     let total = (first + rows - 1) as f64;
     loop {
@@ -29,7 +34,9 @@ async fn peak(stage: &Stage, daemon: &Daemon, first: i64, rows: i64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_grow_with_a_transaction() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE t (id bigint PRIMARY KEY, v text, at timestamptz)").await else { return };
+    let Some(stage) = Stage::set(15, "CREATE TABLE t (id bigint PRIMARY KEY, v text, at timestamptz)").await else {
+        return;
+    };
     let daemon = stage.start(&stage.config(&["public.*"])).await;
     let rows = large();
     let small = peak(&stage, &daemon, 1, rows / 5).await;

@@ -13,7 +13,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_go_to_the_partitions_that_java_clients_choose() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int); CREATE SCHEMA c; CREATE TABLE c.keyless (v int)").await else { return };
+    let Some(stage) = Stage::set(
+        15,
+        "CREATE TABLE t (id text PRIMARY KEY); CREATE TABLE k (v int); CREATE SCHEMA c; CREATE TABLE c.keyless (v int)",
+    )
+    .await
+    else {
+        return;
+    };
     let config = stage.config(&["public.*"]).set(&stage.at("topics.partitions"), 7);
     let compacted = unique("compacted");
     let config = stage.pipeline(config, &compacted, &["c.*"]);
@@ -25,7 +32,8 @@ async fn keys_go_to_the_partitions_that_java_clients_choose() {
     assert_eq!(ours.len(), 60);
     // librdkafka's own murmur2 stands for the Java client's.
     let name = unique("murmur");
-    let client = || ClientConfig::new().set("bootstrap.servers", &stage.kafka.bootstrap).set("partitioner", "murmur2").clone();
+    let client =
+        || ClientConfig::new().set("bootstrap.servers", &stage.kafka.bootstrap).set("partitioner", "murmur2").clone();
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let made = admin.create_topics([&NewTopic::new(&name, 7, TopicReplication::Fixed(1))], &AdminOptions::new()).await;
     assert!(made.expect("an answer").iter().all(Result::is_ok));
@@ -78,12 +86,16 @@ async fn one_pipeline_fails_and_the_others_go_on() {
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().filter(|l| l.starts_with("{\"topic\"")).map(|l| serde_json::from_str(l).expect("a line of JSON")).collect()
+    text.lines()
+        .filter(|l| l.starts_with("{\"topic\""))
+        .map(|l| serde_json::from_str(l).expect("a line of JSON"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_and_standard_output_get_the_same_lines() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'read')").await
+    let Some(stage) =
+        Stage::set(15, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'read')").await
     else {
         return;
     };
@@ -98,7 +110,11 @@ async fn files_and_standard_output_get_the_same_lines() {
         eventually(SOON, &format!("{n} lines each"), async || {
             let file = std::fs::read_to_string(daemon.dir().join("out.jsonl")).unwrap_or_default();
             let (file, out) = (lines(&file), lines(&daemon.log()));
-            if file.len() >= n && out.len() >= n { Ok((file, out)) } else { Err(format!("{} and {}", file.len(), out.len())) }
+            if file.len() >= n && out.len() >= n {
+                Ok((file, out))
+            } else {
+                Err(format!("{} and {}", file.len(), out.len()))
+            }
         })
         .await
     };

@@ -66,7 +66,8 @@ async fn same_bytes(version: u32) {
         let table: String = table.get(0);
         let quoted = format!("types.\"{}\"", table.replace('"', "\"\""));
         let count: i64 = client.query_one(&format!("SELECT count(*) FROM {quoted}"), &[]).await.expect("count").get(0);
-        let part: String = table.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+        let part: String =
+            table.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
         for ((read, streamed), values) in read.iter().zip(&streamed).zip(kinds) {
             let of = |name: &str| format!("{name}.types.{part}");
             let snapshot = eventually(SOON, &format!("the {count} rows of {quoted}"), async || {

@@ -100,7 +100,9 @@ async fn a_partitioned_table_comes_as_its_root() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_key_comes_once() {
-    let Some(stage) = Stage::set(15, "CREATE TABLE k (v int, t text); INSERT INTO k SELECT g, 'x' FROM generate_series(1, 5000) g").await
+    let Some(stage) =
+        Stage::set(15, "CREATE TABLE k (v int, t text); INSERT INTO k SELECT g, 'x' FROM generate_series(1, 5000) g")
+            .await
     else {
         return;
     };
@@ -153,11 +155,8 @@ async fn odd_names_and_what_is_left_out() {
                UPDATE "we.ird ""T'" SET "sel ect" = 'streamed'"#,
         )
         .await;
-    let expected = [
-        r#"r {"id":1} null {"id":1,"v":1}"#,
-        r#"c {"id":2} null {"id":2,"v":2}"#,
-        r#"u {"id":2} null {"id":2,"v":2}"#,
-    ];
+    let expected =
+        [r#"r {"id":1} null {"id":1,"v":1}"#, r#"c {"id":2} null {"id":2,"v":2}"#, r#"u {"id":2} null {"id":2,"v":2}"#];
     assert_eq!(stage.story("public.t").await, expected);
     let odd: Vec<_> = stage.read("public.we.ird__T_").await.iter().map(brief).collect();
     let expected = [

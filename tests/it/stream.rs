@@ -134,7 +134,8 @@ async fn messages_and_transactions() {
     let expected = [("LOGICAL_DECODING_MESSAGE", 1), ("public.a", 2), ("public.b", 1)];
     assert_eq!(counts, expected.map(|(n, c)| (n.to_owned(), json!(c))));
     let block = |r: &Record| r.value_json()["transaction"].clone();
-    let of = |total: i32, table: i32| json!({"id": mine[0]["id"], "total_order": total, "data_collection_order": table});
+    let of =
+        |total: i32, table: i32| json!({"id": mine[0]["id"], "total_order": total, "data_collection_order": table});
     assert_eq!(block(&a[0]), of(1, 1));
     assert_eq!(block(&stage.read("public.b").await[0]), of(2, 1));
     assert_eq!(block(&messages[0]), of(3, 1));
@@ -231,9 +232,10 @@ async fn tables_that_change_their_shape() {
     expected.push(r#"c {"id":6} null {"b":"b6","id":6}"#);
     expected.push(r#"c {"id":7} null {"b":"b7","c":"1.50","id":7}"#);
     assert_eq!(stage.story("public.t").await, expected);
-    assert_eq!(stage.read("public.u").await.iter().map(brief).collect::<Vec<_>>(), [
-        r#"c {"id":8} null {"b":"b8","c":"2.00","id":8}"#
-    ]);
+    assert_eq!(
+        stage.read("public.u").await.iter().map(brief).collect::<Vec<_>>(),
+        [r#"c {"id":8} null {"b":"b8","c":"2.00","id":8}"#]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,6 +256,7 @@ async fn a_start_goes_on_without_repeats() {
     }
     load.await.expect("the load");
     stage.settled().await;
-    let ids: Vec<_> = stage.read("public.t").await.iter().map(|r| r.key_json()["id"].as_i64().expect("an id")).collect();
+    let ids: Vec<_> =
+        stage.read("public.t").await.iter().map(|r| r.key_json()["id"].as_i64().expect("an id")).collect();
     assert_eq!(ids, (0..i64::from(rows)).collect::<Vec<_>>());
 }

@@ -90,7 +90,8 @@ async fn as_recorded(version: u32) {
     let mut faults = Vec::new();
     let mut compare = |what: &str, recording, ours: &[Seen], name: &str| {
         let prefix = format!("{name}.types.");
-        let found = differences(recording, ours, &prefix).into_iter().chain(order_differences(recording, ours, &prefix));
+        let found =
+            differences(recording, ours, &prefix).into_iter().chain(order_differences(recording, ours, &prefix));
         faults.extend(found.map(|f| format!("{what}: {f}")));
     };
     let mut daemon = stage.start(&config).await;

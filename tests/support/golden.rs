@@ -114,7 +114,9 @@ fn normalised(mut record: Json) -> Json {
         }
     }
     // A snapshot here has no first and no last row, and its transaction, which only reads, no number.
-    if let Some(source) = record.pointer_mut("/value/source").filter(|s| s["snapshot"].as_str().is_some_and(|s| s != "false")) {
+    if let Some(source) =
+        record.pointer_mut("/value/source").filter(|s| s["snapshot"].as_str().is_some_and(|s| s != "false"))
+    {
         source["snapshot"] = json!("true");
         source["txId"] = Json::Null;
     }
