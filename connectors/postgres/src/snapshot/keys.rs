@@ -142,7 +142,7 @@ impl KeySql {
     }
 
     /// How many columns the key has.
-    pub fn len(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.columns.len()
     }
 
