@@ -141,6 +141,11 @@ impl KeySql {
         Ok(KeySql { columns: names, types, search_path: path.join(", ") })
     }
 
+    /// How many columns the key has.
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
     /// The first column, quoted, and its base type.
     pub fn first(&self) -> Option<(&str, &str)> {
         Some((self.columns.first()?, self.types.first()?))
