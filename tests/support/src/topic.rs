@@ -1,8 +1,9 @@
 //! Topics as a consumer sees them.
 //!
-//! A read goes from the start of every partition to its end as of the read. The end is told by the broker (the
-//! end-of-partition event), which under `read_committed` is the last stable offset: an open transaction, and whatever
-//! follows it, is not seen and not waited for.
+//! A read goes from the start of every partition to its end as of the read. The end is told by the broker, which under
+//! `read_committed` is the last stable offset: an open transaction, and whatever follows it, is not seen and not waited
+//! for. It is asked for at the start, so that a read ends although somebody goes on writing; the end-of-partition event
+//! tells it where the last offsets hold no record (transaction markers).
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -12,7 +13,7 @@ use rdkafka::{
 };
 use serde_json::Value;
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -115,9 +116,17 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
 
 fn read_blocking(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Record> {
     let consumer = consumer(bootstrap, isolation);
-    let mut open: HashSet<i32> = partitions(&consumer, topic).into_iter().collect();
+    let mut open: HashMap<i32, i64> = partitions(&consumer, topic)
+        .into_iter()
+        .map(|p| {
+            let (_, end) =
+                consumer.fetch_watermarks(topic, p, PATIENCE).unwrap_or_else(|e| panic!("end of {topic}: {e}"));
+            (p, end)
+        })
+        .filter(|(_, end)| *end > 0)
+        .collect();
     let mut list = TopicPartitionList::new();
-    for p in &open {
+    for p in open.keys() {
         list.add_partition_offset(topic, *p, Offset::Beginning).expect("an offset");
     }
     let mut records = Vec::new();
@@ -140,7 +149,11 @@ fn read_blocking(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Reco
             Some(Ok(m)) => {
                 last = Instant::now();
                 // What comes after the end as of this read is another read's business.
-                if !open.contains(&m.partition()) {
+                let Some(end) = open.get(&m.partition()).copied() else { continue };
+                if m.offset() + 1 >= end {
+                    open.remove(&m.partition());
+                }
+                if m.offset() >= end {
                     continue;
                 }
                 let headers = m.headers().map_or_else(Vec::new, |h| {
