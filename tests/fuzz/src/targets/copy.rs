@@ -58,7 +58,8 @@ fn read<'a>(columns: usize, row_bytes: usize, pieces: impl Iterator<Item = &'a [
     }
     if done.is_ok() {
         done = copy.finish(&mut batch);
-    } else {
+    }
+    if done.is_err() {
         copy.cut(&mut batch);
     }
     batch_holds(&batch);

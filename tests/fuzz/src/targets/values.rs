@@ -295,14 +295,21 @@ fn one(kit: &mut Kit, which: usize, text: &[u8]) {
             assert!(done.is_ok(), "the default format holds every value: {done:?}");
             if let Some(range) = kit.records.items.first().and_then(|r| r.value.as_ref()) {
                 let record: serde_json::Value = serde_json::from_slice(kit.records.bytes(range)).expect("JSON");
-                exact(&column.ty, &value, text, &record["after"]["v"]);
+                exact(&column.ty, &value, text, &record["after"]["v"], kit.records.bytes(range));
             }
         }
     }
 }
 
+/// The digits of a record's number: parsed by the tests themselves, for serde_json does not round as it should.
+fn number(record: &[u8]) -> &str {
+    let text = std::str::from_utf8(record).unwrap_or_default();
+    let rest = text.split_once("\"after\":{\"v\":").unwrap_or_default().1;
+    rest.split('}').next().unwrap_or_default()
+}
+
 /// In the default format nothing is lost: what is written says what the cell said.
-fn exact(ty: &Type, value: &Value<'_>, text: &[u8], written: &serde_json::Value) {
+fn exact(ty: &Type, value: &Value<'_>, text: &[u8], written: &serde_json::Value, record: &[u8]) {
     let shown = written.as_str().unwrap_or_default().as_bytes();
     match value {
         Value::I64(n) => {
@@ -316,10 +323,10 @@ fn exact(ty: &Type, value: &Value<'_>, text: &[u8], written: &serde_json::Value)
         Value::Text(t) => assert_eq!(shown, t.as_bytes()),
         Value::Bits(b) => assert_eq!(shown, b.as_bytes()),
         Value::F64(f) if f.is_finite() => {
-            assert_eq!(written.to_string().parse::<f64>().ok().map(f64::to_bits), Some(f.to_bits()))
+            assert_eq!(number(record).parse::<f64>().ok().map(f64::to_bits), Some(f.to_bits()));
         }
         Value::F32(f) if f.is_finite() => {
-            assert_eq!(written.to_string().parse::<f32>().ok().map(f32::to_bits), Some(f.to_bits()))
+            assert_eq!(number(record).parse::<f32>().ok().map(f32::to_bits), Some(f.to_bits()));
         }
         // Years of four digits and this era: the same text, so a day that does not exist would show.
         Value::Date(_) if text.len() == 10 => assert_eq!(shown, text),
