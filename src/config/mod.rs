@@ -64,6 +64,13 @@ pub fn load(path: &Path, registry: &Registry<'_>) -> Result<Config, Faults> {
     }
 }
 
+/// Reads a text as [`load`] reads a file, but for what its references name: there is nothing outside it, so every
+/// reference is a fault.
+#[doc(hidden)]
+pub fn parse_apart(file: &str, text: &str, registry: &Registry<'_>) -> Result<Config, Faults> {
+    parse(file, text, registry, &secret::Nothing)
+}
+
 fn parse(file: &str, text: &str, registry: &Registry<'_>, outside: &dyn secret::Outside) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let doc = raw::parse(text, outside, &mut faults).map_err(|e| Faults {

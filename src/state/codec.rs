@@ -195,9 +195,14 @@ pub fn seal_file(entries: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
     seal(Entry::File, entries)
 }
 
-/// Decodes the content of a state file.
+/// Decodes the content of a state file. Keys stand in order and once: of two entries for one key, one would be lost.
 pub fn open_file(b: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
-    unseal(Entry::File, b)
+    // A map's encoding is that of a list of pairs.
+    let entries: Vec<(String, Vec<u8>)> = unseal(Entry::File, b)?;
+    if !entries.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(damaged("its keys are out of order"));
+    }
+    Ok(entries.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -270,6 +275,16 @@ mod tests {
                 prop_assert_eq!(e.kind(), Kind::State);
             }
         }
+    }
+
+    #[test]
+    fn a_key_twice_or_out_of_order_is_damage() {
+        let pairs = |keys: &[&str]| keys.iter().map(|k| ((*k).to_owned(), vec![1u8])).collect::<Vec<_>>();
+        for keys in [&["a", "a"][..], &["b", "a"]] {
+            let e = open_file(&seal(Entry::File, &pairs(keys)).unwrap()).unwrap_err();
+            assert_eq!(e.kind(), Kind::State, "{keys:?}");
+        }
+        assert_eq!(open_file(&seal(Entry::File, &pairs(&["a", "b"])).unwrap()).unwrap().len(), 2);
     }
 
     #[test]

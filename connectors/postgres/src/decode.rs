@@ -31,13 +31,14 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
     })
 }
 
-/// An integer in decimal, with its sign; no allocation, overflow is an error.
+/// An integer in decimal, with its sign, and only as it is printed: no leading zeros, no `-0`. No allocation, overflow is
+/// an error.
 fn integer(bytes: &[u8]) -> Option<i64> {
     let (negative, digits) = match bytes.split_first()? {
         (b'-', rest) => (true, rest),
         _ => (false, bytes),
     };
-    if digits.is_empty() {
+    if digits.is_empty() || (digits.first() == Some(&b'0') && bytes.len() > 1) {
         return None;
     }
     // Accumulated below zero, because only there the smallest i64 has room.
@@ -324,8 +325,22 @@ mod tests {
         assert_eq!(int8(&p, b"-9223372036854775808").unwrap(), Value::I64(i64::MIN));
         assert_eq!(int8(&p, b"9223372036854775807").unwrap(), Value::I64(i64::MAX));
         assert_eq!(oid(&p, b"4294967295").unwrap(), Value::I64(4_294_967_295));
-        for bad in ["", "-", "+1", "1 ", " 1", "1.0", "9223372036854775808", "-9223372036854775809", "1e3", "\u{0661}"]
-        {
+        for bad in [
+            "",
+            "-",
+            "+1",
+            "1 ",
+            " 1",
+            "1.0",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e3",
+            "\u{0661}",
+            "007",
+            "00",
+            "-0",
+            "-01",
+        ] {
             assert!(int8(&p, bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(int2(&p, b"32768").is_err() && int2(&p, b"-32768").is_ok() && int4(&p, b"2147483648").is_err());

@@ -106,10 +106,20 @@ impl Scan<'_> {
 
 /// Days since 1970-01-01 of a proleptic Gregorian date.
 fn days(year: i64, month: i64, day: i64, bc: bool) -> Option<i64> {
-    if year == 0 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    if year == 0 || !(1..=12).contains(&month) {
         return None;
     }
     let year = if bc { 1 - year } else { year };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    // A day that the month does not have would quietly become one of the next month.
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
     // The year begins in March, so that the leap day is its last; an era is 400 years of 146,097 days.
     let y = if month <= 2 { year - 1 } else { year };
     let era = y.div_euclid(400);
@@ -269,6 +279,7 @@ mod tests {
             ("1969-12-31", -1),
             ("2000-02-29", 11_016),
             ("2024-02-29", 19_782),
+            ("0005-02-29 BC", -720_930),
             ("0001-01-01", -719_162),
             ("0001-12-31 BC", -719_163),
             ("0044-03-15 BC", -735_160),
@@ -286,6 +297,11 @@ mod tests {
             "1970-13-01",
             "1970-00-01",
             "1970-01-32",
+            "1970-02-29",
+            "1900-02-29",
+            "2024-02-30",
+            "2024-04-31",
+            "0004-02-29 BC",
             "0000-01-01",
             "1970-01-01 AD",
             "70-01-01",
