@@ -1,0 +1,186 @@
+//! Statements of the log: ends of transactions, rollbacks, tables that change, and rows that are not there.
+
+use super::{Assembler, EVENT_MOST, Id, Mark, Taken, count_table, names_of, stop};
+use crate::{
+    event::{self, Header, kind},
+    flavor::Flavor,
+    payload,
+    statement::{self, Named, Statement},
+};
+use seachange_sdk::{Batch, Error, Kind, Limit, Result};
+
+impl Assembler {
+    pub(super) fn query(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        start: u64,
+        end: u64,
+        batch: &mut Batch,
+        limit: &Limit,
+    ) -> Result<Taken> {
+        let q = event::Query::parse(body)?;
+        let unpacked;
+        let text = if header.kind == kind::QUERY_COMPRESSED {
+            unpacked = payload::unpack_mariadb(q.text, EVENT_MOST)?;
+            &unpacked[..]
+        } else {
+            q.text
+        };
+        let status = match text {
+            b"BEGIN" | b"COMMIT" => event::Status::default(),
+            _ => q.status(),
+        };
+        let what = statement::read(text, status.ansi_quotes(), status.no_backslash_escapes());
+        if self.group.is_none() {
+            // no GTID event before it: servers that do not write them
+            self.begin(Id::None, None, start, i64::from(header.timestamp) * 1_000_000, header.server_id, false, batch)?;
+        }
+        let Some(group) = &mut self.group else { return Err(Error::bug("no group")) };
+        // MariaDB's number is that of a connection too, but its transactions have no statement to carry it.
+        if self.flavor == Flavor::MySql {
+            group.thread = Some(u64::from(q.thread));
+        }
+        let begun = group.begun;
+        let skip = group.skip;
+        let database = || String::from_utf8_lossy(q.database).into_owned();
+        match what {
+            Statement::Begin => {
+                group.begun = true;
+                return Ok(Taken::Done);
+            }
+            Statement::Commit => return self.end(end, batch, limit),
+            Statement::Rollback => {
+                let mark = group.begin;
+                self.roll_back(mark, start, batch)?;
+                return self.end(end, batch, limit);
+            }
+            Statement::Savepoint(name) => {
+                let mark = Mark { changes: batch.changes.len(), cells: batch.cells.len(), order: group.order };
+                group.savepoints.push((name, mark));
+                return Ok(Taken::Done);
+            }
+            Statement::RollbackTo(name) => {
+                if group.order == 0 || group.skip {
+                    return Ok(Taken::Done);
+                }
+                let mark = group.savepoints.iter().rev().find(|s| s.0 == name).map(|s| s.1);
+                let Some(mark) = mark else { return Err(self.cannot_roll_back(start)) };
+                return self.roll_back(mark, start, batch).map(|()| Taken::Done);
+            }
+            Statement::XaStart => {
+                group.begun = true;
+                group.aside.get_or_insert_default();
+                return Ok(Taken::Done);
+            }
+            Statement::XaEnd => return Ok(Taken::Done),
+            Statement::XaCommit(name) => return self.xa_commit(&name, start, end, batch, limit),
+            Statement::XaRollback(name) => {
+                let Some(p) = self.prepared.remove(&name) else { return self.end(end, batch, limit) };
+                self.note(&p.id);
+                return self.end(end, batch, limit);
+            }
+            Statement::Tables { tables, rows_follow } => {
+                let db = database();
+                self.changed(&tables, &db);
+                if rows_follow {
+                    if let Some(g) = &mut self.group {
+                        g.begun = true;
+                    }
+                    return Ok(Taken::Done);
+                }
+            }
+            Statement::DropDatabase(name) => {
+                for (key, known) in &mut self.known {
+                    known.stale |= names_of(key).is_some_and(|(db, _)| db == name.as_bytes());
+                }
+            }
+            Statement::Truncate(named) => {
+                let db = named.database.unwrap_or_else(database);
+                if !skip && self.selection.table(&db, &named.table) {
+                    let taken = self.truncate(&db, &named.table, start, batch)?;
+                    if taken != Taken::Done {
+                        // The event comes again: what it began must not be there twice.
+                        if !begun && self.group.as_ref().is_some_and(|g| g.id == Id::None && g.start == start) {
+                            self.group = None;
+                        }
+                        return Ok(taken);
+                    }
+                }
+            }
+            Statement::Rows => {
+                if !skip && q.error == 0 {
+                    let written = status.databases.or(None);
+                    self.statement_rows(written.as_deref(), start)?;
+                }
+            }
+            Statement::Other => {}
+        }
+        if begun { Ok(Taken::Done) } else { self.end(end, batch, limit) }
+    }
+
+    /// Rows were changed by a statement: harmless only if the log names the databases and none can be captured.
+    pub(super) fn statement_rows(&self, databases: Option<&[String]>, start: u64) -> Result<Taken> {
+        if databases.is_some_and(|d| !d.iter().any(|d| self.selection.schema(d))) {
+            return Ok(Taken::Done);
+        }
+        Err(stop(
+            Kind::Schema,
+            format!(
+                "at {}:{start} rows were changed by a statement that is in the log as text, not as rows",
+                self.file
+            ),
+            "SET GLOBAL binlog_format = 'ROW' and let all sessions reconnect; what the statement changed can only be had by a new \
+             snapshot: start the pipeline under a new name",
+        ))
+    }
+
+    pub(super) fn changed(&mut self, tables: &[Named], database: &str) {
+        if tables.is_empty() {
+            self.known.values_mut().for_each(|k| k.stale = true);
+        }
+        for t in tables {
+            let db = t.database.as_deref().unwrap_or(database);
+            for (key, known) in &mut self.known {
+                // names are compared without regard to case: a server may fold them
+                let same = names_of(key).is_some_and(|(d, n)| {
+                    d.eq_ignore_ascii_case(db.as_bytes()) && n.eq_ignore_ascii_case(t.table.as_bytes())
+                });
+                known.stale |= same;
+            }
+        }
+    }
+
+    pub(super) fn cannot_roll_back(&self, start: u64) -> Error {
+        stop(
+            Kind::Protocol,
+            format!("at {}:{start} rows that were delivered already are rolled back", self.file),
+            "raise txn_bytes_max so that the transaction is delivered whole, and start the pipeline again",
+        )
+    }
+
+    pub(super) fn roll_back(&mut self, mark: Mark, start: u64, batch: &mut Batch) -> Result<()> {
+        let refused = self.cannot_roll_back(start);
+        let Some(group) = &mut self.group else { return Ok(()) };
+        if group.skip || group.order == mark.order {
+            return Ok(());
+        }
+        if group.delivered {
+            return Err(refused);
+        }
+        batch.changes.truncate(mark.changes);
+        batch.cells.truncate(mark.cells);
+        group.order = mark.order;
+        group.tables.clear();
+        for c in batch.changes.iter().filter(|c| Some(c.txn) == group.txn) {
+            if let Some(schema) = batch.tables.get(c.table as usize) {
+                count_table(&mut group.tables, schema);
+            }
+        }
+        if mark.order == 0 && group.txn.is_some() {
+            batch.txns.pop();
+            group.txn = None;
+        }
+        Ok(())
+    }
+}
