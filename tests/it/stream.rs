@@ -152,6 +152,9 @@ async fn untouched_large_values_are_told_apart_from_null() {
     let Some(stage) = Stage::set(13, tables).await else { return };
     let debezium = unique("dbz");
     let config = stage.pipeline(stage.config(&["public.*"]), &debezium, &["public.*"]);
+    // A snapshot would tell the rows whole once more.
+    let config = config.set(&stage.at("source.snapshot"), "never");
+    let config = config.set(&format!("pipeline.{debezium}.source.snapshot"), "never");
     let _daemon = stage.start(&config.set(&format!("pipeline.{debezium}.format.values"), "debezium")).await;
     stage
         .sql(
@@ -232,10 +235,12 @@ async fn tables_that_change_their_shape() {
     expected.push(r#"c {"id":6} null {"b":"b6","id":6}"#);
     expected.push(r#"c {"id":7} null {"b":"b7","c":"1.50","id":7}"#);
     assert_eq!(stage.story("public.t").await, expected);
-    assert_eq!(
-        stage.read("public.u").await.iter().map(brief).collect::<Vec<_>>(),
-        [r#"c {"id":8} null {"b":"b8","c":"2.00","id":8}"#]
-    );
+    // Another name is another table: a start that does not know it reads it. What the stream has told is not told again.
+    let mut told: Vec<_> =
+        stage.wait("public.u", 8).await.iter().map(|r| (r.key_json()["id"].as_i64(), r.op())).collect();
+    told.sort();
+    let expected = (1..=8).map(|id| (Some(id), if id == 8 { "c" } else { "r" }.to_owned()));
+    assert_eq!(told, expected.collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
