@@ -1,6 +1,6 @@
 # The project's commands. Each is one script or one cargo command, and installs what it lacks.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build stop clean-run
+.PHONY: help demo test lint fuzz build stop clean-run
 
 help:                 ## what there is
 	@sed -n 's/^\([a-z-]*\): *\(.*\)## /  make \1\t/p' Makefile | expand -t 20
@@ -16,6 +16,9 @@ lint:                 ## format, clippy and documentation, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
+
+fuzz:                 ## a million inputs for every decoder of foreign bytes
+	@scripts/fuzz
 
 build:                ## the release binary, target/release/seachange
 	@scripts/install build
