@@ -239,6 +239,10 @@ impl ClientContext for Trouble {
         }
     }
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition comes by the same way, and is no trouble.
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            return;
+        }
         tracing::warn!(target: "librdkafka", pipeline = &*self.pipeline, "{reason}");
         if let Some(code) = error.rdkafka_error_code() {
             self.with(|s| {

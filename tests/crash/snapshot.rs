@@ -70,7 +70,7 @@ async fn killed_at_every_named_place() {
     let mut daemon: Option<Daemon> = None;
     let mut kills = 0;
     for (n, place) in PLACES.iter().enumerate() {
-        let crash = format!("{place}:{}", 1 + n % 4);
+        let crash = format!("{place}:{}", 3 + n % 4);
         let config = rig.config.clone().env("SEACHANGE_CRASH", &crash);
         let d = daemon.get_or_insert_with(|| Daemon::start(&config));
         if n > 0 {
