@@ -114,15 +114,23 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     found.map_or_else(Vec::new, |t| t.partitions().iter().map(|p| p.id()).collect())
 }
 
+/// The end of a partition. A partition that was made a moment ago may not have a leader yet: it is asked again.
+fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    let began = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok((_, end)) => return end,
+            Err(e) => assert!(began.elapsed() < PATIENCE, "end of {topic}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn read_blocking(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Record> {
     let consumer = consumer(bootstrap, isolation);
     let mut open: HashMap<i32, i64> = partitions(&consumer, topic)
         .into_iter()
-        .map(|p| {
-            let (_, end) =
-                consumer.fetch_watermarks(topic, p, PATIENCE).unwrap_or_else(|e| panic!("end of {topic}: {e}"));
-            (p, end)
-        })
+        .map(|p| (p, end_of(&consumer, topic, p)))
         .filter(|(_, end)| *end > 0)
         .collect();
     let mut list = TopicPartitionList::new();
