@@ -1,6 +1,6 @@
 //! The stream against real servers. Runs where `SEACHANGE_TEST_PG` names one or more (URLs of the capture account,
-//! separated by spaces); `SEACHANGE_TEST_PG_SUPER` may name the superuser as `user:password` (default
-//! `postgres:postgres`).
+//! separated by spaces); `SEACHANGE_TEST_PG_SUPER` names them as the superuser reaches them, in the same order. One test at
+//! a time: some change settings of the whole server.
 
 use seachange_postgres::{Configuration, Postgres, config::Config, conn::Replication, sql::Connector as Sql};
 use seachange_sdk::{
@@ -25,10 +25,14 @@ fn servers() -> Vec<String> {
 }
 
 fn superuser(url: &str) -> String {
-    let login = std::env::var("SEACHANGE_TEST_PG_SUPER").unwrap_or_else(|_| "postgres:postgres".into());
-    let (_, rest) = url.split_once('@').expect("the URL has a user");
-    format!("postgres://{login}@{rest}")
+    let supers = std::env::var("SEACHANGE_TEST_PG_SUPER").unwrap_or_default();
+    let rest = url.split_once('@').expect("the URL has a user").1.split('/').next().expect("a host");
+    let found = supers.split_whitespace().find(|s| s.contains(&format!("@{rest}/")));
+    found.unwrap_or_else(|| panic!("SEACHANGE_TEST_PG_SUPER has no URL for {rest}")).to_owned()
 }
+
+/// Some tests change settings of the whole server.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn sql(url: &str) -> Client {
     // Parameters (TLS) are for the connector under test.
@@ -196,6 +200,7 @@ const EXPECTED: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_cut_after_each_and_reopened() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "cutting").await;
         workload(&lab).await;
@@ -223,6 +228,7 @@ async fn changes_cut_after_each_and_reopened() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logical_messages_and_heartbeat() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "messages").await;
         let version: i32 =
@@ -262,6 +268,7 @@ async fn logical_messages_and_heartbeat() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_positions_move_the_slot() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "idle").await;
         lab.run("CREATE TABLE idle.t (id int PRIMARY KEY)").await;
@@ -298,6 +305,7 @@ async fn idle_positions_move_the_slot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_sender_timeout_and_a_paused_sink() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let admin = sql(&superuser(&url)).await;
         admin.batch_execute("ALTER SYSTEM SET wal_sender_timeout = '5s'").await.unwrap();
@@ -332,6 +340,7 @@ async fn a_short_sender_timeout_and_a_paused_sink() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_gone_is_a_gap() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "gaps").await;
         lab.run("CREATE TABLE gaps.t (id int PRIMARY KEY)").await;
@@ -365,6 +374,7 @@ async fn what_is_gone_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_fill_loses_nothing() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "cancel").await;
         lab.run("CREATE TABLE cancel.t (id int PRIMARY KEY, a text)").await;
@@ -405,6 +415,7 @@ async fn a_cancelled_fill_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_giant_row_and_a_row_above_the_limit() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "giant").await;
         lab.run("CREATE TABLE giant.t (id int PRIMARY KEY, a text)").await;
@@ -432,6 +443,7 @@ async fn a_giant_row_and_a_row_above_the_limit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn preflight_tells_what_is_wrong() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let lab = Lab::new(&url, "preflight").await;
         workload(&lab).await;
@@ -479,6 +491,7 @@ async fn preflight_tells_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_kinds_of_connection_print_alike() {
+    let _one = ONE.lock().await;
     for url in servers() {
         let text = format!("url = '{url}'\ntables = ['a.b']");
         let config = Arc::new(Config::read("p", "p", &text.parse().unwrap()).unwrap());
@@ -511,6 +524,7 @@ async fn both_kinds_of_connection_print_alike() {
 /// binding: a wrong one is refused by the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_modes() {
+    let _one = ONE.lock().await;
     let (Ok(url), Ok(folder)) = (std::env::var("SEACHANGE_TEST_PG_TLS"), std::env::var("SEACHANGE_TEST_PG_CA")) else {
         eprintln!("\n*** SKIPPED: SEACHANGE_TEST_PG_TLS and SEACHANGE_TEST_PG_CA are not set ***\n");
         return;
