@@ -1,6 +1,6 @@
 # The project's commands. Each is one script or one cargo command, and installs what it lacks.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz build stop clean-run
+.PHONY: help demo test lint fuzz bench build stop clean-run
 
 help:                 ## what there is
 	@sed -n 's/^\([a-z-]*\): *\(.*\)## /  make \1\t/p' Makefile | expand -t 20
@@ -19,6 +19,9 @@ lint:                 ## format, clippy and documentation, warnings denied
 
 fuzz:                 ## a million inputs for every decoder of foreign bytes
 	@scripts/fuzz
+
+bench:                ## drain, snapshot and latency of the release build: a line of JSON each
+	@scripts/bench
 
 build:                ## the release binary, target/release/seachange
 	@scripts/install build
