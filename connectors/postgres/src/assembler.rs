@@ -295,6 +295,10 @@ impl Assembler {
         if self.txn.is_some() {
             return Err(protocol("pgoutput began a transaction inside another"));
         }
+        // No record stands at 0, and a position inside a transaction that commits there could not be read back.
+        if commit == 0 {
+            return Err(protocol("pgoutput began a transaction that commits at no place of the log"));
+        }
         let skip = match self.resume {
             Some(r) if r.commit == commit => {
                 self.resume = None;

@@ -70,6 +70,13 @@ fn insert(oid: u32, id: &str) -> Vec<u8> {
     frames::row(b'I', oid, &[(b'N', &[C::T(id), C::T("v")])])
 }
 
+#[test]
+fn a_transaction_that_commits_nowhere_is_refused() {
+    let (mut a, mut batch) = (start(None), Batch::default());
+    let e = feed(&mut a, &[frames::data(20, &frames::begin(0, 1, 7))], &mut batch, &LIMIT, 1).unwrap_err();
+    assert_eq!(e.kind(), Kind::Protocol);
+}
+
 fn workload() -> Vec<(u64, Vec<Vec<u8>>)> {
     let d = frames::data;
     let cols: &[(&str, bool)] = &[("id", true), ("b", false)];
