@@ -14,7 +14,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_postgres::{Client, NoTls, config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What decides how values print. Given at start-up to every connection of a pipeline.
+/// What decides how values print. Given at start-up to every connection of a pipeline. Not `lc_monetary`: money prints right
+/// only under the database's own, whose form the catalog finds out.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -22,7 +23,6 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("bytea_output", "hex"),
     ("extra_float_digits", "3"),
     ("xmloption", "content"),
-    ("lc_monetary", "C"),
     ("search_path", "pg_catalog"),
 ];
 
