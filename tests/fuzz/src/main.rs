@@ -73,6 +73,7 @@ fn fuzz(target: &Target, runs: u64, seed: u64) -> io::Result<Option<String>> {
     std::thread::spawn(move || watch(copied, watched));
     let (mut seen, mut mutator, mut input) = (Seen::default(), Mutator::new(seed), Vec::new());
     let began = Instant::now();
+    let processor = on_processor();
     for n in 0..runs {
         match seeds.get(n as usize).filter(|_| (n as usize) < given) {
             Some(first) => input.clone_from(first),
@@ -97,10 +98,12 @@ fn fuzz(target: &Target, runs: u64, seed: u64) -> io::Result<Option<String>> {
     }
     *now.lock().unwrap_or_else(|e| e.into_inner()) = None;
     let took = began.elapsed().as_secs_f64();
+    let computed = (on_processor() - processor).as_secs_f64();
     Ok(Some(format!(
-        "{:<11} {runs} runs, {:.0} a second, corpus {given} + {} new, {} of {} edges",
+        "{:<11} {runs} runs, {:.0} a second ({:.0} of processor time), corpus {given} + {} new, {} of {} edges",
         target.name,
         runs as f64 / took.max(0.001),
+        runs as f64 / computed.max(0.001),
         seeds.len() - given,
         seen.reached(),
         Seen::edges(),
