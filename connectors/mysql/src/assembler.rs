@@ -153,6 +153,8 @@ pub struct Assembler {
     catalog: Option<(String, String, Option<CatalogTable>)>,
     version: u64,
     groups: u64,
+    /// Where `groups` began in this run.
+    first_group: u64,
     payload: Option<PayloadReader>,
     payload_start: Option<u64>,
     prepared: BTreeMap<String, Prepared>,
@@ -169,6 +171,9 @@ impl Assembler {
     /// At a position.
     pub fn new(setup: Setup) -> Assembler {
         let Setup { flavor, selection, collations, stand } = setup;
+        // Numbers of one run are above those of every run before it, so that what an earlier run has stored is told apart.
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let first_group = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX / 2));
         Assembler {
             flavor,
             selection,
@@ -184,7 +189,8 @@ impl Assembler {
             known: HashMap::new(),
             catalog: None,
             version: 0,
-            groups: 0,
+            first_group,
+            groups: first_group,
             payload: None,
             payload_start: None,
             prepared: BTreeMap::new(),
@@ -248,6 +254,12 @@ impl Assembler {
     pub fn remembered(&self, number: u64) -> Option<Absent<'_>> {
         let i = self.absent.binary_search_by_key(&number, |a| a.0).ok()?;
         self.absent.get(i).map(|a| Absent { id: &a.1, end: &a.2 })
+    }
+
+    /// Was this transaction (by [`Txn::id`]) streamed by an earlier run? Then it was committed before this one settled, and
+    /// every chunk of this one sees it.
+    pub fn of_earlier_run(&self, number: u64) -> bool {
+        number <= self.first_group
     }
 
     /// The next event out of a packed transaction.

@@ -248,7 +248,10 @@ impl Source for MySqlSource {
     }
 
     fn hidden(&self, fence: &Fence, txn: TxnId) -> Result<bool> {
-        // What is not remembered had no absent values, or is long gone: to call it hidden is never wrong, only slower.
+        if self.assembler.of_earlier_run(txn) {
+            return Ok(false);
+        }
+        // What is not remembered had no absent values: the merge drops such a row either way.
         let Some(absent) = self.assembler.remembered(txn) else { return Ok(true) };
         Ok(match Seen::decode(fence)? {
             Seen::Between { before, .. } => !absent.is_in(&before),

@@ -222,6 +222,12 @@ async fn changes_cut_after_each_and_reopened() {
             drop(source);
         }
         assert_eq!(got, want, "cut after every change");
+        // And by the kit that every connector must pass: the whole rest, after each change, cut finely and coarsely.
+        let (lab, c) = (&lab, &c);
+        let open = async |at: Position| Ok(lab.open(c, Some(&at)).await.0);
+        let kit = seachange_sdk::kit::cut_after_every_change(open, &start, EXPECTED.len());
+        let cuts = timeout(2 * DEADLINE, kit).await.expect("in time").expect("conforms");
+        assert_eq!(cuts, EXPECTED.len());
         lab.clean().await;
     }
 }

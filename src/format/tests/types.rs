@@ -312,3 +312,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn geometries_and_dates_of_no_calendar() {
+    // POINT(1.5 -2.5), little-endian, as MySQL has it; Debezium's recorded output for it.
+    let wkb: &[u8] = &[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 4, 0xc0];
+    let big: &[u8] = &[0, 0, 0, 0, 1, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0, 0xc0, 4, 0, 0, 0, 0, 0, 0];
+    let place = |srid, bytes: &'static [u8]| Value::Geometry(srid, bytes.into());
+    for format in [plain(), debezium()] {
+        check(
+            &format,
+            &[
+                (
+                    Type::Geometry(true),
+                    place(None, wkb),
+                    r#"{"x":1.5,"y":-2.5,"wkb":"AQEAAAAAAAAAAAD4PwAAAAAAAATA","srid":null}"#,
+                ),
+                (
+                    Type::Geometry(true),
+                    place(Some(4326), big),
+                    r#"{"x":1.5,"y":-2.5,"wkb":"AAAAAAE/+AAAAAAAAMAEAAAAAAAA","srid":4326}"#,
+                ),
+                (Type::Geometry(false), place(Some(0), wkb), r#"{"wkb":"AQEAAAAAAAAAAAD4PwAAAAAAAATA","srid":0}"#),
+            ],
+        );
+    }
+    let zero = || Value::ZeroDate("2024-00-00".into());
+    check(&plain(), &[(Type::Date, zero(), r#""2024-00-00""#), (Type::Timestamp(6), zero(), r#""2024-00-00""#)]);
+    check(&debezium(), &[(Type::Date, zero(), "null"), (Type::TimestampTz(0), zero(), "null")]);
+}

@@ -30,8 +30,8 @@ const LOAD: &str = "CREATE PROCEDURE load(n bigint, per int) LANGUAGE plpgsql AS
 BEGIN
   FOR i IN 0 .. n / per - 1 LOOP
     INSERT INTO orders(customer_id, sku, qty, price, note, updated_at)
-      SELECT (i * 31 + g) % 100000, 'SKU-' || lpad(((i * per + g) % 50000)::text, 8, '0'), g % 9 + 1,
-             ((i * 7919 + g * 104729) % 1000000) / 100.0, 'note for order ' || i * per + g, now()
+      SELECT (i * 31 + g) % 100000, 'SKU-' || lpad(((i::bigint * per + g) % 50000)::text, 8, '0'), g % 9 + 1,
+             ((i * 7919 + g::bigint * 104729) % 1000000) / 100.0, 'note for order ' || i::bigint * per + g, now()
       FROM generate_series(1, per) g;
     COMMIT;
   END LOOP;
@@ -75,7 +75,7 @@ impl Topic {
             .set("bootstrap.servers", bootstrap)
             .set("group.id", unique("bench"))
             .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", "100")
+            .set("fetch.wait.max.ms", std::env::var("BENCH_FETCH_WAIT_MS").unwrap_or_else(|_| "100".into()))
             .set("fetch.min.bytes", "1")
             .create()
             .expect("a consumer");
@@ -243,12 +243,23 @@ async fn latency() {
     done.store(true, Ordering::Relaxed);
     let mut took = reader.join().expect("the consumer");
     let used = cpu_of(daemon.pid()) - cpu;
+    let metrics = daemon.metrics().await.0;
+    let sum = |name: &str| -> f64 {
+        let lines = metrics.lines().filter(|l| l.starts_with(&format!("{name}{{")) && !l.contains("NaN"));
+        lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let commits = sum("seachange_commit_seconds_count");
+    let commit_ms = round(1000.0 * sum("seachange_commit_seconds_sum") / commits.max(1.0));
+    if std::env::var_os("BENCH_METRICS").is_some() {
+        eprintln!("{metrics}");
+    }
     daemon.terminate(Duration::from_secs(20)).await;
     took.sort_by(f64::total_cmp);
     let q = |f: f64| took.get(((took.len() as f64 * f) as usize).min(took.len().saturating_sub(1))).copied().map(round);
     println!(
         "{}",
         json!({ "bench": "latency", "rate": rate, "reached": (total as f64 / spent).round(), "seen": took.len(),
+            "commits": commits, "commit_mean_ms": commit_ms,
             "p50_ms": q(0.5), "p95_ms": q(0.95), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0),
             "cpu_us_row": round(1e6 * used / total as f64) })
     );

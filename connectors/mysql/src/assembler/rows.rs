@@ -51,6 +51,10 @@ impl Assembler {
         let chunk = (batch.chunks.len() - 1) as u32;
         let at = start;
         if let Some((txn, order, table_order)) = self.count(&bound.schema, batch) {
+            // It matters for every row of the table whether a snapshot saw it.
+            if let Some(g) = &mut self.group {
+                g.absent = true;
+            }
             batch.changes.push(Change {
                 op: Op::Truncate,
                 table: index,
