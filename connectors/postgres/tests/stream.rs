@@ -227,7 +227,8 @@ async fn changes_cut_after_each_and_reopened() {
         let open = async |at: Position| Ok(lab.open(c, Some(&at)).await.0);
         let kit = seachange_sdk::kit::cut_after_every_change(open, &start, EXPECTED.len());
         let cuts = timeout(2 * DEADLINE, kit).await.expect("in time").expect("conforms");
-        assert_eq!(cuts, EXPECTED.len());
+        // Every change ends a cut but the first of the two tables that one TRUNCATE names: they are one message.
+        assert_eq!(cuts, EXPECTED.len() - 1);
         lab.clean().await;
     }
 }
