@@ -9,14 +9,15 @@
 //!
 //! | the newest work ends | commit |
 //! | --- | --- |
-//! | at the end of a source transaction, and nothing more is queued | at once: an idle pipeline adds no latency |
+//! | at the end of a source transaction, and nothing more is queued | as soon as the last one has ended: an idle pipeline adds no latency |
 //! | there, and more is queued | when the open Kafka transaction has `commit_bytes` or is `commit_interval` old |
 //! | inside a source transaction | only above `txn_bytes_max`, or when the Kafka transaction nears its timeout |
 //! | inside a table without key that is being read | never before its end |
 //! | with a position but no change (keepalive) | every `idle_interval` |
 //!
-//! While the sink waits for Kafka to end a transaction, the writer encodes the next batch; it hands it over only when the
-//! transaction has ended, and tells the reader of a position only then.
+//! While the sink waits for Kafka to end a transaction, the writer encodes and hands over what comes next, so that a row
+//! waits for one commit under way, not for two. The reader is told of a position when its transaction has ended, and the
+//! next commit begins only then.
 //!
 //! After an error nothing is repaired here: the thread ends, and start-up asks the sink what became of it.
 
@@ -30,10 +31,16 @@ use crate::{
 };
 use seachange_sdk::{Batch, Cut, Error, Kind, Position, Result, Retry};
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 
 /// What the reader hands to the writer.
 #[derive(Debug)]
@@ -97,10 +104,14 @@ pub struct Writer {
     open: Open,
     /// A commit that the sink was told to begin and whose end nobody has waited for yet.
     pending: Option<Pending>,
+    /// Wakes the writer when the pending commit has ended.
+    ended: Arc<Notify>,
 }
 
 /// What is told when a commit has ended.
 struct Pending {
+    /// Set when waiting for it takes no time.
+    ended: Arc<AtomicBool>,
     started: Instant,
     checkpoint: Checkpoint,
     bytes: usize,
@@ -143,6 +154,7 @@ impl Writer {
             last_commit: Instant::now(),
             open: Open::default(),
             pending: None,
+            ended: Arc::default(),
         })
     }
 
@@ -164,20 +176,31 @@ impl Writer {
                 Ok(work) => Some(work),
                 Err(mpsc::error::TryRecvError::Disconnected) => break,
                 Err(mpsc::error::TryRecvError::Empty) => {
-                    self.settle()?;
                     if self.due(true) {
                         self.commit()?;
                         continue;
                     }
-                    match runtime.block_on(async { tokio::time::timeout(self.patience(), queue.recv()).await }) {
-                        Ok(Some(work)) => Some(work),
-                        Ok(None) => break,
-                        Err(_) => None,
+                    let ended = Arc::clone(&self.ended);
+                    let patience = self.patience();
+                    let next = runtime.block_on(async {
+                        tokio::select! {
+                            work = queue.recv() => Some(work),
+                            () = ended.notified() => None,
+                            () = tokio::time::sleep(patience) => None,
+                        }
+                    });
+                    match next {
+                        Some(None) => break,
+                        Some(work) => work,
+                        None => None,
                     }
                 }
             };
             if let Some(work) = work {
                 self.take(work)?;
+            }
+            if self.pending.as_ref().is_some_and(|p| p.ended.load(Acquire)) {
+                self.settle()?;
             }
             self.metrics.queue.set(queue.len() as f64);
             if self.open.held && self.age() > self.transaction_timeout / 2 {
@@ -225,7 +248,9 @@ impl Writer {
         if o.records == 0 && o.entries.is_empty() {
             return self.last_commit.elapsed() >= self.limits.idle_interval;
         }
-        nothing_queued || o.bytes >= self.limits.commit_bytes || self.age() >= self.limits.commit_interval
+        (nothing_queued && self.pending.is_none())
+            || o.bytes >= self.limits.commit_bytes
+            || self.age() >= self.limits.commit_interval
     }
 
     fn take(&mut self, work: Work) -> Result<()> {
@@ -273,8 +298,6 @@ impl Writer {
         self.encoder.encode(batch, Clock::now(), &mut self.records)?;
         self.metrics.busy(Stage::Encode, started.elapsed());
         crash::point("encoded");
-        // The next Kafka transaction begins when the last has ended; until here the two ran side by side.
-        self.settle()?;
         let encoded = Instant::now();
         self.sink.append(&self.records)?;
         crash::point("appended");
@@ -305,10 +328,17 @@ impl Writer {
         let checkpoint = Checkpoint::after(self.checkpoint.as_ref(), position, now_us() / 1000);
         entries.push(checkpoint.entry(self.checkpoint.as_ref())?);
         crash::point("before-commit");
-        self.sink.begin_commit(&entries)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let (flag, notify) = (Arc::clone(&ended), Arc::clone(&self.ended));
+        let tell = move || {
+            flag.store(true, Release);
+            notify.notify_one();
+        };
+        self.sink.begin_commit(&entries, Box::new(tell))?;
         // A transaction that goes on is still open at the source, though what we have of it will be durable.
         self.open.inside = open.inside;
         self.pending = Some(Pending {
+            ended,
             started,
             checkpoint,
             bytes: open.bytes,

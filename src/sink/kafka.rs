@@ -1,13 +1,25 @@
 //! Kafka, exactly once: records and the pipeline's state become visible in one Kafka transaction.
 //!
-//! Why nothing is lost and nothing comes twice: there is one transactional id a pipeline. [`open`](Sink::open) calls
-//! `init_transactions` first: the broker finishes or aborts what an older owner left and raises the epoch, so that
-//! nothing an older owner still sends is accepted. Only then is the state read back ([`state_topic`] argues why it is
-//! complete). From there on every commit carries the state that belongs to its records, so a reader sees both or neither,
-//! and a start after any crash goes on exactly behind what is visible. When the outcome of a commit is unknown (no answer
-//! in time), the sink only says so: opening again resolves it in one of the two ways and the state tells which.
+//! Two producers, in turn. A broker answers the end of a transaction before it has written the markers that make it
+//! visible; the same producer's next transaction would have to wait for them (the broker says `CONCURRENT_TRANSACTIONS`,
+//! and librdkafka tries again after a fixed 20 ms). So each pipeline has two transactional ids, and while one
+//! [`Lane`] ends its transaction the other one fills the next.
 //!
-//! Who waits for what: librdkafka sends in its own threads while records are appended; `commit` waits until all are
+//! Why nothing is lost and nothing comes twice:
+//! - Of the two lanes' transactions one ends after the other: the end of the second is asked for only when the first is
+//!   known to be committed. So what is committed is always a beginning of what was handed over.
+//! - Order: a lane hands over its first record only when all records of the other have been acknowledged, which puts them
+//!   in front of it in every partition. A `read_committed` reader passes no open transaction, so it sees them in that order
+//!   whenever the markers come.
+//! - [`open`](Sink::open) calls `init_transactions` for both ids first: the broker finishes or aborts what an older owner
+//!   left and raises the epochs, so that nothing an older owner still sends is accepted. Only then is the state read back
+//!   ([`state_topic`] argues why it is complete). Two that open at once may fence one another once; neither has committed
+//!   anything by then, and both open again or find themselves taken over.
+//! - Every commit carries the state that belongs to its records, so a reader sees both or neither, and a start after any
+//!   crash goes on exactly behind what is visible. When the outcome of a commit is unknown (no answer in time), the sink
+//!   only says so: opening again resolves it in one of the two ways and the state tells which.
+//!
+//! Who waits for what: librdkafka sends in its own threads while records are appended; a commit waits until all are
 //! acknowledged and then ends the transaction. Both waits are on conditions, never on a poll interval: the crate's own
 //! `flush` and `commit_transaction` would sleep through 100 ms whenever a record is still on its way. Every wait has a
 //! deadline and ends when the pipeline is stopped.
@@ -16,7 +28,7 @@
 //! compresses the batch.
 
 use super::{
-    Entries, Records, Sink, Stored, Tenure,
+    Ended, Entries, Records, Sink, Stored, Tenure,
     handover::{Handle, Handover},
     properties,
     state_topic::{self, OPENED},
@@ -34,6 +46,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -43,11 +56,6 @@ use std::{
 const OPEN: Duration = Duration::from_secs(30);
 /// How long giving up may take: it is a courtesy to readers, the next start does it too.
 const ABORT: Duration = Duration::from_secs(5);
-
-/// Least time between the end of a transaction and the first record of the next. The broker answers a commit before it has
-/// written the markers; asked too soon for the next transaction it says so, and librdkafka tries again a fixed 20 ms
-/// later. One commit in forty met that when they followed each other at once, one in three hundred with this pause.
-const BREATH: Duration = Duration::from_millis(1);
 
 /// The Kafka sink.
 pub struct KafkaSink {
@@ -62,19 +70,31 @@ pub struct KafkaSink {
     live: Option<Live>,
 }
 
-/// What an opened sink has.
-struct Live {
+/// A transactional producer with all that hangs on it.
+struct Lane {
     transactions: Arc<Transactions>,
     handover: Handover,
     state: Handle,
     /// Topics by their index in [`Records`]: the name, and the handle once it has been used.
     topics: Vec<(Arc<str>, Option<Handle>)>,
-    /// Is a Kafka transaction open?
+}
+
+/// What an opened sink has.
+struct Live {
+    lanes: [Lane; 2],
+    /// The lane that is being filled; the other one may be committing.
+    now: usize,
+    /// Is a Kafka transaction open on it?
     open: bool,
-    /// When the last one ended.
-    ended: Option<Instant>,
-    /// A commit that has begun.
-    commit: Option<JoinHandle<Result<()>>>,
+    /// The commit of the other lane.
+    commit: Option<Commit>,
+}
+
+/// A commit that has begun.
+struct Commit {
+    thread: JoinHandle<Result<()>>,
+    /// Told when all its records are; closed without a word if that fails. `None` once heard.
+    acknowledged: Option<mpsc::Receiver<()>>,
 }
 
 impl KafkaSink {
@@ -140,14 +160,15 @@ impl KafkaSink {
             return Ok(false);
         }
         live.begin()?;
-        let patience = live.transactions.patience(time);
+        let lane = &mut live.lanes[live.now];
+        let patience = lane.transactions.patience(time);
         for (key, value) in entries {
             if key == OPENED {
                 return Err(Error::bug("the key of a state entry is the sink's own"));
             }
-            live.handover
-                .one(&mut live.state, 0, key.as_bytes(), value.as_deref(), &patience)
-                .map_err(|e| live.give_up(e))?;
+            if let Err(e) = lane.handover.one(&mut lane.state, 0, key.as_bytes(), value.as_deref(), &patience) {
+                return Err(live.give_up(e));
+            }
         }
         crash::point("staged");
         Ok(true)
@@ -158,20 +179,24 @@ fn unopened() -> Error {
     Error::bug("the Kafka sink is used before it is opened")
 }
 
-impl Live {
-    /// Begins a Kafka transaction unless one is open.
-    fn begin(&mut self) -> Result<()> {
-        if self.commit.is_some() {
-            return Err(Error::bug("a commit that has begun is not finished"));
+impl Lane {
+    fn new(transactions: Arc<Transactions>, kafka: &Kafka, state_topic: &str) -> Result<Lane> {
+        Ok(Lane {
+            handover: Handover::new(&transactions, properties::queue_bytes(kafka)),
+            state: Handle::new(&transactions, &state_topic.into(), 1)?,
+            topics: Vec::new(),
+            transactions,
+        })
+    }
+
+    /// After an error: gives up the transaction if that is quick, so that readers are not held back until it times out.
+    /// Has it ended?
+    fn give_up(&self, error: &Error) -> bool {
+        if matches!(error.kind(), Kind::Fenced | Kind::Connect | Kind::Bug) {
+            return false;
         }
-        if !self.open {
-            if let Some(rest) = self.ended.and_then(|at| BREATH.checked_sub(at.elapsed())) {
-                thread::sleep(rest);
-            }
-            self.transactions.begin()?;
-            self.open = true;
-        }
-        Ok(())
+        let aborted = self.transactions.abort(&self.transactions.patience(ABORT));
+        aborted.inspect_err(|e| tracing::debug!(error = %e, "the failed transaction is left to the next start")).is_ok()
     }
 
     /// Looks up and creates the topics of these records that are new.
@@ -211,29 +236,46 @@ impl Live {
         }
         Ok(())
     }
+}
 
-    /// After an error: gives up the transaction if that is quick, so that readers are not held back until it times out.
-    fn give_up(&mut self, error: Error) -> Error {
-        if self.open && !matches!(error.kind(), Kind::Fenced | Kind::Connect | Kind::Bug) {
-            match self.transactions.abort(&self.transactions.patience(ABORT)) {
-                Ok(()) => self.open = false,
-                Err(e) => tracing::debug!(error = %e, "the failed transaction is left to the next start"),
-            }
+impl Live {
+    /// Begins a Kafka transaction unless one is open.
+    fn begin(&mut self) -> Result<()> {
+        if self.open {
+            return Ok(());
         }
-        error
+        let acknowledged = self.commit.as_mut().and_then(|c| c.acknowledged.take());
+        if acknowledged.is_some_and(|a| a.recv().is_err()) {
+            self.finish()?;
+        }
+        self.lanes[self.now].transactions.begin()?;
+        self.open = true;
+        Ok(())
     }
 
-    /// A commit has ended.
-    fn ended(&mut self, result: Result<()>) -> Result<()> {
-        match result {
-            Ok(()) => {
-                self.open = false;
-                self.ended = Some(Instant::now());
-                self.handover.arrived();
+    /// Waits for the end of the other lane's commit.
+    fn finish(&mut self) -> Result<()> {
+        let Some(commit) = self.commit.take() else { return Ok(()) };
+        let lane = &mut self.lanes[1 - self.now];
+        match commit.thread.join() {
+            Ok(Ok(())) => {
+                lane.handover.arrived();
                 Ok(())
             }
-            Err(e) => Err(self.give_up(e)),
+            Ok(Err(e)) => {
+                lane.give_up(&e);
+                Err(e)
+            }
+            Err(_) => Err(Error::bug("the thread of a commit panicked")),
         }
+    }
+
+    /// After an error: see [`Lane::give_up`].
+    fn give_up(&mut self, error: Error) -> Error {
+        if self.open && self.lanes[self.now].give_up(&error) {
+            self.open = false;
+        }
+        error
     }
 }
 
@@ -242,33 +284,28 @@ impl Sink for KafkaSink {
         self.live = None;
         self.trouble.forget();
         let begun = Instant::now();
+        self.not_taken_over(&Patience::new(&self.stop, OPEN))?;
         let (kafka, id, topic) = (&self.kafka, &self.transactional_id, &self.state_topic);
-        let config = properties::producer(kafka, id, self.timeout);
-        let batch_size = properties::batch_size(kafka);
-        let transactions =
-            Arc::new(Transactions::new(&config, self.trouble.clone(), Arc::clone(&self.stop), batch_size)?);
-        // A question that any broker answers, only to be connected: asked for its coordinator before that, librdkafka
-        // waits 500 ms until it looks again.
-        topics::partitions(transactions.client(), topic, &transactions.patience(OPEN))?;
-        self.not_taken_over(&transactions.patience(OPEN))?;
-        transactions.init(&format!("transactional id {id}: taking over"), &transactions.patience(OPEN))?;
-
-        let patience = transactions.patience(OPEN);
-        state_topic::ensure(transactions.client(), kafka, topic, self.shape.replication, &patience)?;
-        let mut live = Live {
-            handover: Handover::new(&transactions, properties::queue_bytes(kafka)),
-            state: Handle::new(&transactions, &topic.as_str().into(), 1)?,
-            topics: Vec::new(),
-            open: false,
-            ended: None,
-            commit: None,
-            transactions,
-        };
+        let (trouble, stop, timeout) = (&self.trouble, &self.stop, self.timeout);
+        let (a, b) = thread::scope(|scope| {
+            let b = scope.spawn(|| take_over(kafka, &second(id), topic, timeout, trouble, stop));
+            let a = take_over(kafka, id, topic, timeout, trouble, stop);
+            (a, b.join().unwrap_or_else(|_| Err(Error::bug("opening a producer panicked"))))
+        });
+        let lanes = [Lane::new(a?, kafka, topic)?, Lane::new(b?, kafka, topic)?];
+        let client = &lanes[0].transactions;
+        state_topic::ensure(client.client(), kafka, topic, self.shape.replication, &client.patience(OPEN))?;
+        let mut live = Live { lanes, now: 0, open: false, commit: None };
         let nonce = format!("{}{:016x} pid {}", self.tenure.mark, RandomState::new().hash_one(0), std::process::id());
         live.begin()?;
-        live.handover.one(&mut live.state, 0, OPENED.as_bytes(), Some(nonce.as_bytes()), &patience)?;
-        live.ended(live.transactions.commit(&patience))?;
-        let patience = live.transactions.patience(OPEN);
+        let lane = &mut live.lanes[0];
+        let patience = lane.transactions.patience(OPEN);
+        lane.handover.one(&mut lane.state, 0, OPENED.as_bytes(), Some(nonce.as_bytes()), &patience)?;
+        lane.transactions.commit(&patience, || ())?;
+        lane.handover.arrived();
+        // The next transaction is the other lane's: this one's markers are still being written.
+        (live.open, live.now) = (false, 1);
+        let patience = Patience::new(&self.stop, OPEN);
         let stored = state_topic::read(kafka, id, topic, nonce.as_bytes(), &self.trouble, &patience)?;
         tracing::debug!(id, entries = stored.len(), ms = begun.elapsed().as_millis() as u64, "Kafka sink opened");
         self.tenure.held.store(true, Relaxed);
@@ -281,57 +318,85 @@ impl Sink for KafkaSink {
             return Ok(());
         }
         let KafkaSink { kafka, shape, timeout, live: Some(live), .. } = self else { return Err(unopened()) };
-        live.meet(records, kafka, shape, *timeout / 2)?;
+        live.lanes[live.now].meet(records, kafka, shape, *timeout / 2)?;
         live.begin()?;
-        let patience = live.transactions.patience(*timeout / 2);
-        live.handover.records(records, &mut live.topics, &patience).map_err(|e| live.give_up(e))
+        let lane = &mut live.lanes[live.now];
+        let patience = lane.transactions.patience(*timeout / 2);
+        lane.handover.records(records, &mut lane.topics, &patience).map_err(|e| live.give_up(e))
     }
 
     fn commit(&mut self, entries: &Entries) -> Result<()> {
-        if !self.stage(entries)? {
-            return Ok(());
-        }
-        let time = self.timeout;
-        let live = self.live()?;
-        let result = live.transactions.commit(&live.transactions.patience(time));
-        live.ended(result)
+        self.begin_commit(entries, Box::new(|| ()))?;
+        self.finish_commit()
     }
 
-    fn begin_commit(&mut self, entries: &Entries) -> Result<()> {
+    fn begin_commit(&mut self, entries: &Entries, ended: Ended) -> Result<()> {
+        // One after the other: what is committed is a beginning of what was handed over.
+        self.finish_commit()?;
         if !self.stage(entries)? {
+            ended();
             return Ok(());
         }
         let time = self.timeout;
         let live = self.live()?;
-        let transactions = Arc::clone(&live.transactions);
-        let commit = move || transactions.commit(&transactions.patience(time));
+        let transactions = Arc::clone(&live.lanes[live.now].transactions);
+        let (tell, acknowledged) = mpsc::channel();
+        let commit = move || {
+            let result = transactions.commit(&transactions.patience(time), move || {
+                // Nobody listens when nothing follows.
+                let _unheard = tell.send(());
+            });
+            ended();
+            result
+        };
         let thread = thread::Builder::new().name("commit".into()).spawn(commit);
-        live.commit = Some(thread.map_err(|e| Error::sink(Kind::Sink, "no thread for a commit").cause(e))?);
+        let thread = thread.map_err(|e| Error::sink(Kind::Sink, "no thread for a commit").cause(e))?;
+        live.commit = Some(Commit { thread, acknowledged: Some(acknowledged) });
+        (live.open, live.now) = (false, 1 - live.now);
         Ok(())
     }
 
     fn finish_commit(&mut self) -> Result<()> {
-        let live = self.live()?;
-        let Some(thread) = live.commit.take() else { return Ok(()) };
-        match thread.join() {
-            Ok(result) => live.ended(result),
-            Err(_) => Err(Error::bug("the thread of a commit panicked")),
-        }
+        self.live()?.finish()
     }
 
     fn abort(&mut self) -> Result<()> {
-        self.finish_commit()?;
+        let finished = self.finish_commit();
         let live = self.live()?;
         if live.open {
+            let lane = &mut live.lanes[live.now];
             // A stop is what brings us here: the flag must not keep the abort from its few milliseconds.
-            live.transactions.abort(&Patience::new(&Arc::default(), ABORT))?;
+            lane.transactions.abort(&Patience::new(&Arc::default(), ABORT))?;
+            lane.handover.arrived();
             live.open = false;
-            live.handover.arrived();
         }
-        Ok(())
+        finished
     }
 
     fn in_flight(&self) -> usize {
-        self.live.as_ref().map_or(0, |l| l.transactions.in_flight())
+        self.live.as_ref().map_or(0, |l| l.lanes.iter().map(|l| l.transactions.in_flight()).sum())
     }
+}
+
+/// A producer that has fenced older owners of its id.
+fn take_over(
+    kafka: &Kafka,
+    id: &str,
+    state_topic: &str,
+    timeout: Duration,
+    trouble: &Trouble,
+    stop: &Arc<AtomicBool>,
+) -> Result<Arc<Transactions>> {
+    let config = properties::producer(kafka, id, timeout);
+    let t = Transactions::new(&config, trouble.clone(), Arc::clone(stop), properties::batch_size(kafka))?;
+    // A question that any broker answers, only to be connected: asked for its coordinator before that, librdkafka waits
+    // 500 ms until it looks again.
+    topics::partitions(t.client(), state_topic, &t.patience(OPEN))?;
+    t.init(&format!("transactional id {id}: taking over"), &t.patience(OPEN))?;
+    Ok(Arc::new(t))
+}
+
+/// The transactional id of the second lane. No pipeline's name holds a colon.
+fn second(id: &str) -> String {
+    format!("{id}:2")
 }

@@ -30,6 +30,9 @@ pub type Stored = BTreeMap<String, Vec<u8>>;
 /// Entries to store (`Some`) or forget (`None`), in order.
 pub type Entries = Vec<(String, Option<Vec<u8>>)>;
 
+/// What is called when a commit has ended.
+pub type Ended = Box<dyn FnOnce() + Send>;
+
 /// A destination.
 pub trait Sink: Send {
     /// Fences every older owner of this pipeline, and only then reads back what is stored.
@@ -43,10 +46,13 @@ pub trait Sink: Send {
     /// be unknown: only a new `open` tells.
     fn commit(&mut self, entries: &Entries) -> Result<()>;
 
-    /// Begins a commit, so that the caller can go on encoding (not appending) while the sink waits for Kafka. A sink that
-    /// cannot do both commits here.
-    fn begin_commit(&mut self, entries: &Entries) -> Result<()> {
-        self.commit(entries)
+    /// Begins a commit, so that the caller can go on encoding and appending what comes after it while the sink waits for
+    /// Kafka; waits for the one before it. `ended` is called, by any thread, when it has ended in whatever way and
+    /// `finish_commit` will not wait any more. A sink that cannot do both commits here.
+    fn begin_commit(&mut self, entries: &Entries, ended: Ended) -> Result<()> {
+        self.commit(entries)?;
+        ended();
+        Ok(())
     }
 
     /// Waits for the commit that `begin_commit` began, if one did. An error means what one of `commit` means.

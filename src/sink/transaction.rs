@@ -71,9 +71,10 @@ impl Transactions {
         self.producer.begin_transaction().map_err(|e| self.failed("beginning a transaction", &e))
     }
 
-    /// Waits until everything is acknowledged, and commits.
-    pub fn commit(&self, patience: &Patience) -> Result<()> {
+    /// Waits until everything is acknowledged, says so, and commits.
+    pub fn commit(&self, patience: &Patience, acknowledged: impl FnOnce()) -> Result<()> {
         self.drain(patience)?;
+        acknowledged();
         crash::point("flushed");
         self.call("committing a transaction", patience, |p, t| p.commit_transaction(t)).map_err(|e| {
             if e.kind() == Kind::Connect { e.at("the outcome is unknown until the next start") } else { e }
