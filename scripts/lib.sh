@@ -113,3 +113,13 @@ KAFKA_DIST=$DIST_DIR/kafka-$KAFKA_VERSION
 
 # pg_bin VERSION: folder of that server's programs. Debian 12 carries 15, the rest are Maven artifacts.
 pg_bin() { if [ "$1" = 15 ]; then echo /usr/lib/postgresql/15/bin; else echo "$DIST_DIR/postgres-$1/bin"; fi; }
+
+# certificate DIR NAME COMMON-NAME [EXTENSIONS]: NAME.key and NAME.crt of the CA in DIR; NAME ca is that CA.
+certificate() {
+  local dir=$1 name=$2 by
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$3" \
+    -keyout "$dir/$name.key" -out "$dir/$name.csr" 2>/dev/null
+  if [ "$name" = ca ]; then by=(-signkey "$dir/ca.key"); else by=(-CA "$dir/ca.crt" -CAkey "$dir/ca.key" -CAcreateserial); fi
+  openssl x509 -req -in "$dir/$name.csr" "${by[@]}" -days 30 -out "$dir/$name.crt" \
+    -extfile <(printf '%s\n' "${4:-basicConstraints=CA:FALSE}") 2>/dev/null
+}

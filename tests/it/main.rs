@@ -5,6 +5,7 @@
 //! - [`stream`]: everything a log can carry.
 //! - [`snapshots`]: what is read, what is not, and where it meets the stream.
 //! - [`places`]: topics, partitions, sinks, several pipelines.
+//! - [`secured`]: a broker that lets in only by TLS, password and grants.
 //! - [`limits`]: large transactions, large rows, servers that hang.
 //!
 //! Servers come from `scripts/test`. Nothing here sleeps for luck: a test waits for a record that comes last.
@@ -16,6 +17,7 @@ mod places;
 mod raw;
 mod run;
 mod same_bytes;
+mod secured;
 mod snapshots;
 mod stream;
 mod types;

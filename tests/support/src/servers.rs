@@ -332,6 +332,11 @@ fn cluster(brokers: u16) -> Option<(String, u16)> {
     Some((bootstrap, port))
 }
 
+/// Runs `scripts/kafka` against a cluster.
+pub fn kafka_script(kafka: &Kafka, args: &[&str]) {
+    must(script("kafka", args, &[("KAFKA_PORT", kafka.port.to_string())]));
+}
+
 /// The cluster of one broker or of three, shared with other tests. `None`: the test is skipped.
 pub async fn kafka(brokers: u16) -> Option<Kafka> {
     let (bootstrap, port) = cluster(brokers)?;
