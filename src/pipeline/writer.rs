@@ -10,6 +10,7 @@
 //! | the newest work ends | commit |
 //! | --- | --- |
 //! | at the end of a source transaction, and nothing more is queued | as soon as the last one has ended: an idle pipeline adds no latency |
+//! | the same, but records come faster than [`CALM`] | not sooner than [`GROUP`] after the last one began: a commit costs the same for one row and for thousands |
 //! | there, and more is queued | when the open Kafka transaction has `commit_bytes` or is `commit_interval` old |
 //! | inside a source transaction | only above `txn_bytes_max`, or when the Kafka transaction nears its timeout |
 //! | inside a table without key that is being read | never before its end |
@@ -41,6 +42,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+
+/// Records a second up to which every commit is made at once.
+const CALM: f64 = 20_000.0;
+/// Least time from commit to commit above that.
+const GROUP: Duration = Duration::from_millis(25);
 
 /// What the reader hands to the writer.
 #[derive(Debug)]
@@ -101,6 +107,8 @@ pub struct Writer {
     checkpoint: Option<Checkpoint>,
     position: Position,
     last_commit: Instant,
+    /// When the newest commit began, and how many records it had.
+    begun: Option<(Instant, usize)>,
     open: Open,
     /// A commit that the sink was told to begin and whose end nobody has waited for yet.
     pending: Option<Pending>,
@@ -152,6 +160,7 @@ impl Writer {
             checkpoint,
             position,
             last_commit: Instant::now(),
+            begun: None,
             open: Open::default(),
             pending: None,
             ended: Arc::default(),
@@ -224,7 +233,16 @@ impl Writer {
     /// How long to wait for work before `due` must be asked again.
     fn patience(&self) -> Duration {
         let longest = if self.open.since.is_some() { self.limits.commit_interval } else { self.limits.idle_interval };
-        longest.clamp(Duration::from_millis(10), Duration::from_secs(1))
+        let longest = longest.clamp(Duration::from_millis(10), Duration::from_secs(1));
+        self.grouping().map_or(longest, |rest| rest.min(longest))
+    }
+
+    /// How long to gather more before the next commit, when records come fast.
+    fn grouping(&self) -> Option<Duration> {
+        let (at, records) = self.begun?;
+        let since = at.elapsed();
+        let fast = (records + self.open.records) as f64 > CALM * since.as_secs_f64();
+        GROUP.checked_sub(since).filter(|_| fast)
     }
 
     fn age(&self) -> Duration {
@@ -248,7 +266,7 @@ impl Writer {
         if o.records == 0 && o.entries.is_empty() {
             return self.last_commit.elapsed() >= self.limits.idle_interval;
         }
-        (nothing_queued && self.pending.is_none())
+        (nothing_queued && self.pending.is_none() && self.grouping().is_none())
             || o.bytes >= self.limits.commit_bytes
             || self.age() >= self.limits.commit_interval
     }
@@ -322,6 +340,7 @@ impl Writer {
     fn commit(&mut self) -> Result<()> {
         self.settle()?;
         let started = Instant::now();
+        self.begun = Some((started, self.open.records));
         let open = std::mem::take(&mut self.open);
         let mut entries = open.entries;
         let position = open.position.unwrap_or_else(|| self.position.clone());
