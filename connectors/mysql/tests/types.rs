@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use seachange_sdk::{ChunkRequest, Range, Snapshotter, TableId};
 use std::{collections::BTreeMap, sync::Arc};
 
-const TYPES: &str = include_str!("workload.sql");
+const TYPES: &str = include_str!("workloads/mysql-types.sql");
 
 /// The new image of a line of [`lines`]: what stands last.
 fn image(line: &str) -> &str {
