@@ -16,6 +16,8 @@ pub struct MyStage {
     pub kafka: Kafka,
     /// The test's database.
     pub db: String,
+    /// Does it give transactions GTIDs?
+    gtids: bool,
     url: String,
     marks: AtomicI32,
 }
@@ -31,7 +33,12 @@ impl MyStage {
         let mut all = Vec::new();
         for url in urls.split_whitespace() {
             let Some(kafka) = servers::kafka(1).await else { return Vec::new() };
-            let stage = MyStage { kind, kafka, db: unique("t"), url: url.to_owned(), marks: AtomicI32::new(0) };
+            let (db, url) = (unique("t"), url.to_owned());
+            let mut stage = MyStage { kind, kafka, db, gtids: true, url, marks: AtomicI32::new(0) };
+            if kind == "mysql" {
+                let mode: Option<String> = stage.conn().await.query_first("SELECT @@gtid_mode").await.expect("a mode");
+                stage.gtids = mode.as_deref() == Some("ON");
+            }
             stage.sql(&format!("CREATE DATABASE {} CHARACTER SET utf8mb4", stage.db)).await;
             stage.sql(&format!("CREATE TABLE {}.done (n int PRIMARY KEY)", stage.db)).await;
             all.push(stage);
@@ -93,9 +100,16 @@ impl MyStage {
         .await;
     }
 
-    /// All that a pipeline published but for `done`, as if the database were called `types`.
+    /// All that a pipeline published but for `done`, as if the database were called `types`, and as if its streamed
+    /// transactions had GTIDs.
     pub async fn published(&self, name: &str) -> Vec<Seen> {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").replace(&self.db, "types");
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).expect("UTF-8").replace(&self.db, "types");
+            if self.gtids || text.contains("\"snapshot\":\"true\"") {
+                return text;
+            }
+            text.replace("\"gtid\":null", "\"gtid\":\"none\"")
+        };
         let mut seen = Vec::new();
         for topic in topic::names(&self.kafka.bootstrap, &format!("{name}.{}.", self.db)).await {
             if topic.ends_with(".done") {
