@@ -5,7 +5,7 @@
 help:                 ## what there is
 	@sed -n 's/^\([a-z-]*\): *\(.*\)## /  make \1\t/p' Makefile | expand -t 20
 
-demo:                 ## real PostgreSQL changes arriving in a real Kafka, until Ctrl-C or for DEMO_SECONDS
+demo:                 ## real changes arriving in a real Kafka, until Ctrl-C or for DEMO_SECONDS; DEMO=all|postgres|mysql|mariadb
 	@scripts/demo
 
 test:                 ## all tests, on real servers; the last line is the count

@@ -83,6 +83,27 @@ as_root() {
   fi
 }
 
+# Database servers refuse to run as root: started by root, they run as SERVER_USER, which the script sets. That user may
+# be unable to pass through a 0700 home above the project: then it keeps just the capability to do so (no_setuid_fixup,
+# because access(2) must honour it as well), or, where a container does not have that one, the wider one.
+RIGHTS=
+find_rights() { # FOLDER PROGRAM: what must be reached
+  [ "$(id -u)" = 0 ] || return 0
+  local cap
+  for cap in none +dac_read_search +dac_override; do
+    RIGHTS=$cap
+    # shellcheck disable=SC2016
+    as_server sh -c 'cd "$1" && test -x "$2"' sh "$1" "$2" 2>/dev/null && return
+  done
+  die "the user $SERVER_USER cannot reach $1: set SEACHANGE_RUN_DIR to a folder it can pass to"
+}
+as_server() {
+  [ "$(id -u)" = 0 ] || { "$@"; return; }
+  local drop=(setpriv "--reuid=$SERVER_USER" "--regid=$(id -g "$SERVER_USER")" --clear-groups)
+  [ "${RIGHTS:-none}" = none ] || drop+=(--securebits=+no_setuid_fixup --inh-caps="$RIGHTS" --ambient-caps="$RIGHTS")
+  "${drop[@]}" "$@"
+}
+
 # apt_install PACKAGE...: quiet; the package lists are fetched anew once if it does not work without.
 apt_install() {
   command -v apt-get >/dev/null || die "no apt-get here. Install by your own means: $*"

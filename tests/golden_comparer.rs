@@ -26,7 +26,17 @@ fn seen(recording: Recording) -> Vec<Seen> {
 
 #[test]
 fn what_debezium_published_differs_just_where_it_is_known_to() {
-    for (recording, known) in [(Recording::Stream, 9), (Recording::StreamStrings, 11), (Recording::Snapshot, 6)] {
+    use Recording::*;
+    for (recording, known) in [
+        (Stream, 9),
+        (StreamStrings, 11),
+        (Snapshot, 6),
+        (MySqlStream, 10),
+        (MySqlStreamStrings, 15),
+        (MySqlSnapshot, 8),
+        (MariaDbStream, 10),
+        (MariaDbSnapshot, 5),
+    ] {
         let found = differences(recording, &seen(recording), "dbz.types.");
         assert_eq!(found.len(), known, "{recording:?}: {found:#?}");
     }

@@ -76,8 +76,8 @@ fn event(topic: &str, key: &Value, value: Option<&Value>) -> (u8, String) {
 /// Milliseconds from the commit in the database to this moment.
 fn delay(value: &Value) -> Option<u64> {
     let value = payload(value);
-    // A snapshot's rows were committed long ago.
-    if value["op"] == "r" {
+    // A snapshot's rows were committed long ago; MariaDB's log tells whole seconds.
+    if value["op"] == "r" || value["source"]["connector"] == "mariadb" {
         return None;
     }
     let then = value["source"]["ts_ms"].as_u64()?;
@@ -94,13 +94,33 @@ fn page(addr: SocketAddr) -> io::Result<String> {
     Ok(text)
 }
 
-/// The largest sample of a metric, over all its labels.
-fn sample(page: &str, name: &str) -> Option<f64> {
+/// A metric's samples, with the pipeline that each is of.
+fn samples<'a>(page: &'a str, name: &str) -> Vec<(&'a str, f64)> {
     let values = page.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
-        (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        let (found, labels) = series.split_once('{')?;
+        let pipeline = labels.split_once("pipeline=\"")?.1.split('"').next()?;
+        let value = value.parse::<f64>().ok().filter(|v| v.is_finite())?;
+        (found == name).then_some((pipeline, value))
     });
-    values.filter(|v| v.is_finite()).reduce(f64::max)
+    values.collect()
+}
+
+/// How far behind each pipeline is; without its name when there is but one.
+fn lag(page: &str) -> String {
+    let mut seconds = samples(page, "seachange_source_lag_seconds");
+    seconds.sort_by(|a, b| a.0.cmp(b.0));
+    let bytes = samples(page, "seachange_source_lag_bytes");
+    let several = seconds.len() > 1;
+    let one = |(pipeline, seconds): &(&str, f64)| {
+        let name = if several { format!("{pipeline} ") } else { String::new() };
+        let behind = bytes.iter().find(|(p, _)| p == pipeline).map_or("?".into(), |(_, b)| format!("{b:.0}"));
+        format!("{name}{seconds:.3} s {behind} bytes")
+    };
+    match seconds.as_slice() {
+        [] => "unknown".into(),
+        all => all.iter().map(one).collect::<Vec<_>>().join(", "),
+    }
 }
 
 struct Tally {
@@ -111,11 +131,7 @@ struct Tally {
 impl Tally {
     fn show(&mut self, paper: &Paper, metrics: SocketAddr) -> io::Result<()> {
         let lag = match page(metrics) {
-            Ok(page) => {
-                let seconds = sample(&page, "seachange_source_lag_seconds").map_or("?".into(), |s| format!("{s:.3}"));
-                let bytes = sample(&page, "seachange_source_lag_bytes").map_or("?".into(), |b| format!("{b:.0}"));
-                format!("lag {seconds} s, {bytes} bytes")
-            }
+            Ok(page) => format!("lag {}", lag(&page)),
             Err(e) => format!("lag unknown ({e})"),
         };
         self.delays.sort_unstable();
@@ -246,9 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_found() {
-        let page = "# TYPE a gauge\na{p=\"x\"} 1\na{p=\"y\"} 2.5\nab 9\nn NaN\n";
-        assert_eq!(sample(page, "a"), Some(2.5));
-        assert_eq!(sample(page, "n"), None);
+    fn the_lag_of_one_and_of_several() {
+        let two = "# TYPE seachange_source_lag_bytes gauge\nseachange_source_lag_bytes{pipeline=\"x\"} 1\n\
+                   seachange_source_lag_seconds{pipeline=\"x\"} 0.5\nseachange_source_lag_seconds_more{pipeline=\"x\"} 7\n";
+        assert_eq!(lag(two), "0.500 s 1 bytes");
+        let two = two.to_owned()
+            + "seachange_source_lag_bytes{pipeline=\"y\"} 2\nseachange_source_lag_seconds{pipeline=\"y\"} 0\n\
+               seachange_source_lag_seconds{pipeline=\"z\"} NaN\n";
+        assert_eq!(lag(&two), "x 0.500 s 1 bytes, y 0.000 s 2 bytes");
+        assert_eq!(lag(""), "unknown");
     }
 }

@@ -241,6 +241,13 @@ pub const OPTIONS: &[Opt] = &[
         "`object`: a JSON object. `json`: the object as a string.",
     ),
     opt(
+        "pipeline.NAME.format.zero_dates",
+        Choice(&["text", "null"]),
+        Depends("`text` under `plain`, `null` under `debezium`"),
+        "MySQL's and MariaDB's dates that are in no calendar (`0000-00-00`, `2024-00-00 00:00:00`). `text`: as the server \
+         prints them. `null`: null, in keys too, so that rows which differ in such a key column alone share a key.",
+    ),
+    opt(
         "pipeline.NAME.format.schemas",
         Bool,
         Value("false"),

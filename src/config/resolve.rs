@@ -9,7 +9,7 @@ use super::{
     read::{RawPipeline, Values},
     resolved::{
         BinaryMode, Config, DecimalMode, Format, IntervalMode, Kafka, KafkaSink, Limits, Log, MapMode, Pipeline,
-        Server, Sink, Snapshot, SnapshotMode, TimeMode, Topics, Values as Base,
+        Server, Sink, Snapshot, SnapshotMode, TimeMode, Topics, Values as Base, ZeroDates,
     },
 };
 use seachange_sdk::{Configured, Fault, Secret};
@@ -220,11 +220,23 @@ impl Resolver<'_> {
                 &[("iso", IntervalMode::Iso), ("numeric", IntervalMode::Numeric), ("string", IntervalMode::String)],
             ),
             hstore: pick(&word("hstore", "object", "json"), &[("object", MapMode::Object), ("json", MapMode::Json)]),
+            zero_dates: pick(
+                &word("zero_dates", "text", "null"),
+                &[("text", ZeroDates::Text), ("null", ZeroDates::Null)],
+            ),
             schemas: self.v.bool(&at("schemas")),
             tombstones: self.v.bool(&at("tombstones")),
             transaction: self.v.bool(&at("transaction")),
             placeholder: self.v.text(&at("placeholder")).to_owned(),
         };
+        let numeric = !matches!(format.time, TimeMode::Iso | TimeMode::IsoString);
+        if format.schemas && numeric && format.zero_dates == ZeroDates::Text && self.v.given(&at("zero_dates")) {
+            self.fault(
+                at("zero_dates"),
+                "cannot be \"text\" where the schemas declare dates to be numbers",
+                format!("set {} = \"null\", or {} = \"isostring\"", at("zero_dates"), at("time")),
+            );
+        }
         if plain && self.v.given(&at("placeholder")) {
             self.fault(
                 at("placeholder"),

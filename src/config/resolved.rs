@@ -155,6 +155,15 @@ pub enum IntervalMode {
     String,
 }
 
+/// How dates of no calendar are written (MySQL's `0000-00-00`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroDates {
+    /// As the database prints them.
+    Text,
+    /// As null.
+    Null,
+}
+
 /// How maps (hstore) are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapMode {
@@ -188,6 +197,8 @@ pub struct Format {
     pub interval: IntervalMode,
     /// Maps.
     pub hstore: MapMode,
+    /// Dates of no calendar.
+    pub zero_dates: ZeroDates,
     /// Write the `schema` beside every `payload` (Kafka Connect's JsonConverter with `schemas.enable`).
     pub schemas: bool,
     /// Write a tombstone after a delete.

@@ -87,6 +87,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     let f = &p.format;
     assert_eq!((f.values, f.decimal, f.time), (Values::Plain, DecimalMode::String, TimeMode::Iso));
     assert_eq!((f.binary, f.interval, f.hstore), (BinaryMode::Base64, IntervalMode::Iso, MapMode::Object));
+    assert_eq!(f.zero_dates, ZeroDates::Text);
     assert!(f.tombstones && !f.schemas && !f.transaction);
     let Sink::Kafka(k) = &p.sink else { panic!() };
     assert_eq!(k.transactional_id("shop"), "seachange.shop");
@@ -100,7 +101,7 @@ fn debezium_changes_the_defaults_and_single_choices_change_those() {
     let c = read(&format!("{KAFKA}{SHOP}[pipeline.shop.format]\nvalues = 'debezium'\ntime = 'connect'\n")).unwrap();
     let f = &c.pipelines[0].format;
     assert_eq!((f.values, f.decimal, f.time), (Values::Debezium, DecimalMode::Precise, TimeMode::Connect));
-    assert_eq!((f.interval, f.hstore), (IntervalMode::Numeric, MapMode::Json));
+    assert_eq!((f.interval, f.hstore, f.zero_dates), (IntervalMode::Numeric, MapMode::Json, ZeroDates::Null));
     assert_eq!(f.placeholder, "__debezium_unavailable_value");
 }
 
@@ -239,6 +240,12 @@ fn each_fault_has_its_path_and_remedy() {
             "format.transaction = true",
         ),
         (shop("[pipeline.shop.format]\nvalues = 'debezum'\n"), format!("{p}.format.values"), "possible", "`debezium`"),
+        (
+            shop("[pipeline.shop.format]\nvalues = 'debezium'\nschemas = true\nzero_dates = 'text'\n"),
+            format!("{p}.format.zero_dates"),
+            "declare dates to be numbers",
+            "isostring",
+        ),
         (
             shop("[pipeline.shop.format]\nplaceholder = 'x'\n"),
             format!("{p}.format.placeholder"),

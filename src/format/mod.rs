@@ -35,7 +35,7 @@ mod tests;
 pub use envelope::{ABSENT_HEADER, Clock, Encoder, NEW_KEY_HEADER, OLD_KEY_HEADER};
 pub use key::key_hash;
 
-use crate::config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values};
+use crate::config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values, ZeroDates};
 
 /// Debezium's own stand-in for a value that the log does not carry.
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
@@ -50,6 +50,7 @@ pub fn resolved_defaults(values: Values) -> Format {
         binary: BinaryMode::Base64,
         interval: if debezium { IntervalMode::Numeric } else { IntervalMode::Iso },
         hstore: if debezium { MapMode::Json } else { MapMode::Object },
+        zero_dates: if debezium { ZeroDates::Null } else { ZeroDates::Text },
         schemas: false,
         tombstones: true,
         transaction: false,

@@ -9,7 +9,7 @@ use super::{
     decimal::Digits,
     json,
 };
-use crate::config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values};
+use crate::config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values, ZeroDates};
 use seachange_sdk::{Error, Nested, Result, Type, Value, Visitor};
 
 /// Which kind of date or time a column is: decides what infinity looks like.
@@ -52,6 +52,7 @@ pub struct Style {
     binary: BinaryMode,
     interval: IntervalMode,
     map: MapMode,
+    zero_dates: ZeroDates,
     one_bit: bool,
     points: bool,
     element: Option<Box<Style>>,
@@ -87,6 +88,7 @@ impl Style {
             binary: format.binary,
             interval: format.interval,
             map: format.hstore,
+            zero_dates: format.zero_dates,
             one_bit: *ty == Type::Bit1,
             points: *ty == Type::Geometry(true),
             element: match ty {
@@ -200,7 +202,7 @@ impl Style {
             Value::Point(x, y) => self.point(out, x, y),
             Value::Nested(nested) => return self.nested(out, nested, scratch),
             // No calendar has it: exact as text, or nothing; never another date.
-            Value::ZeroDate(text) if self.base == Values::Plain => json::string(out, &text),
+            Value::ZeroDate(text) if self.zero_dates == ZeroDates::Text => json::string(out, &text),
             Value::ZeroDate(_) => out.extend_from_slice(b"null"),
             Value::Geometry(srid, wkb) => self.geometry(out, srid, &wkb)?,
         }

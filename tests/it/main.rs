@@ -1,6 +1,7 @@
 //! The whole daemon against real servers: from SQL to what a consumer reads.
 //!
 //! - [`types`]: every type, compared with what Debezium published.
+//! - [`mysql_types`]: the same for MySQL and MariaDB.
 //! - [`same_bytes`]: a row read by the snapshot and the same row streamed are the same bytes.
 //! - [`stream`]: everything a log can carry.
 //! - [`snapshots`]: what is read, what is not, and where it meets the stream.
@@ -13,6 +14,8 @@
 #[path = "../support/golden.rs"]
 mod golden;
 mod limits;
+mod mysql;
+mod mysql_types;
 mod places;
 mod raw;
 mod run;

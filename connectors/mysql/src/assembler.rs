@@ -384,8 +384,11 @@ impl Assembler {
                     let text = format!("{}{colon}{}:{}", g.uuid, g.tag, g.number);
                     (Id::MySql(g.uuid, g.tag, g.number), Some(text))
                 };
-                let ts = if g.commit_us > 0 { g.commit_us as i64 } else { i64::from(header.timestamp) * 1_000_000 };
-                self.server_us = self.server_us.max(ts);
+                let seconds = i64::from(header.timestamp) * 1_000_000;
+                let known = |us: u64| if us > 0 { us as i64 } else { seconds };
+                // A replica repeats when the first server committed, and adds when it did so itself.
+                let ts = known(g.original_us);
+                self.server_us = self.server_us.max(known(g.commit_us));
                 self.begin(id, text, start, ts, header.server_id, false, batch)
             }
             kind::MARIADB_GTID => {

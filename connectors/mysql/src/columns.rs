@@ -144,7 +144,8 @@ impl Binder<'_> {
                 name: (*name).into(),
                 ty,
                 type_name: facts.catalog.map_or(type_name, |c| c.column_type.clone()).into(),
-                nullable: p.nullable,
+                // A date of no calendar is no NULL, and yet may be written as null.
+                nullable: p.nullable || p.is_date(),
                 decode,
             });
             physical.push(*p);

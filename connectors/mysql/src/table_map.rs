@@ -141,6 +141,11 @@ impl Physical {
                 | VARCHAR_COMPRESSED
         )
     }
+    /// Can it hold a date, and so one that is in no calendar?
+    pub fn is_date(&self) -> bool {
+        use ty::*;
+        matches!(self.ty, DATE | NEWDATE | DATETIME | DATETIME2 | TIMESTAMP | TIMESTAMP2)
+    }
     /// ENUM or SET.
     pub fn is_choice(&self) -> bool {
         matches!(self.ty, ty::ENUM | ty::SET)

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{DEADLINE, Server, lines, servers, split};
+use common::{DEADLINE, Server, lines, servers, split, versions};
 use mysql_async::prelude::Queryable;
 use seachange_sdk::{ChunkRequest, Range, Snapshotter, TableId};
 use std::{collections::BTreeMap, sync::Arc};
 
-const TYPES: &str = include_str!("workload.sql");
+const TYPES: &str = include_str!("workloads/mysql-types.sql");
 
 /// The new image of a line of [`lines`]: what stands last.
 fn image(line: &str) -> &str {
@@ -156,7 +156,7 @@ fn same(what: &str, streamed: &BTreeMap<i64, String>, printed: &BTreeMap<i64, St
 
 #[tokio::test]
 async fn every_character_set_as_the_server_converts_it() {
-    for server in servers("every_character_set_as_the_server_converts_it") {
+    for server in versions("every_character_set_as_the_server_converts_it").await {
         let mut c = server.conn().await;
         let sets: Vec<(String, u8)> = c
             .query("SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_SETS WHERE CHARACTER_SET_NAME <> 'binary' ORDER BY 1")

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::{
-    config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values},
+    config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values, ZeroDates},
     format::resolved_defaults,
 };
 use proptest::prelude::*;
@@ -340,4 +340,6 @@ fn geometries_and_dates_of_no_calendar() {
     let zero = || Value::ZeroDate("2024-00-00".into());
     check(&plain(), &[(Type::Date, zero(), r#""2024-00-00""#), (Type::Timestamp(6), zero(), r#""2024-00-00""#)]);
     check(&debezium(), &[(Type::Date, zero(), "null"), (Type::TimestampTz(0), zero(), "null")]);
+    check(&Format { zero_dates: ZeroDates::Null, ..plain() }, &[(Type::Date, zero(), "null")]);
+    check(&Format { zero_dates: ZeroDates::Text, ..debezium() }, &[(Type::Date, zero(), r#""2024-00-00""#)]);
 }

@@ -174,6 +174,7 @@ struct Whole {
     id: TableId,
     pieces: mpsc::Receiver<Result<(Batch, bool)>>,
     fence: Fence,
+    ts_us: i64,
     task: JoinHandle<()>,
 }
 
@@ -323,14 +324,25 @@ fn finish(batch: &mut Batch, bound: &Bound, chunk: Vec<u8>) {
     batch.txns.push(Txn { begins: true, ..Txn::default() });
 }
 
-/// Tells a batch of a snapshot where its rows were read: what Debezium's `source` block shows.
-fn place_rows(batch: &mut Batch, fence: &Fence) -> Result<()> {
+/// The server's clock, microseconds since the Unix epoch.
+async fn clock(conn: &mut Conn) -> Result<i64> {
+    let us: Option<Option<i64>> = conn
+        .query_first("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)")
+        .await
+        .map_err(|e| errors::sql("asking for the time", e))?;
+    Ok(us.flatten().unwrap_or(0))
+}
+
+/// Tells a batch of a snapshot where and when its rows were read: what Debezium's `source` block shows.
+fn place_rows(batch: &mut Batch, fence: &Fence, ts_us: i64) -> Result<()> {
     let place = match Seen::decode(fence)? {
         Seen::Between { after, .. } | Seen::Exactly(after) => after,
     };
     for t in &mut batch.txns {
         t.file = Some(place.file.as_str().into());
+        t.ts_us = ts_us;
     }
+    batch.server_us = ts_us;
     for c in &mut batch.changes {
         c.at = place.offset;
     }
@@ -341,6 +353,7 @@ fn place_rows(batch: &mut Batch, fence: &Fence) -> Result<()> {
 impl ChunkReader for Reader {
     async fn read(&mut self, request: &ChunkRequest) -> Result<Chunk> {
         let before = self.begin().await?;
+        let ts_us = clock(&mut self.conn).await?;
         self.plan(&request.table).await?;
         let Some(plan) = &self.plan else { return Err(Error::bug("a chunk without a table")) };
         let d = &plan.described;
@@ -373,7 +386,7 @@ impl ChunkReader for Reader {
         let mut batch = Batch::default();
         self.rows(&query, request.row_bytes, &mut batch).await?;
         let fence = self.end(before).await?;
-        place_rows(&mut batch, &fence)?;
+        place_rows(&mut batch, &fence, ts_us)?;
         let Some(plan) = &mut self.plan else { return Err(Error::bug("a chunk without a table")) };
         let n = batch.changes.len();
         if n > 0 {
@@ -399,10 +412,10 @@ impl ChunkReader for Reader {
             self.whole = Some(self.open_whole(request).await?);
         }
         let Some(whole) = &mut self.whole else { return Err(Error::bug("a table that is not being read")) };
-        let fence = whole.fence.clone();
+        let (fence, ts_us) = (whole.fence.clone(), whole.ts_us);
         match whole.pieces.recv().await {
             Some(Ok((mut batch, more))) => {
-                place_rows(&mut batch, &fence)?;
+                place_rows(&mut batch, &fence, ts_us)?;
                 if !more {
                     self.whole = None;
                 }
@@ -455,6 +468,7 @@ impl Reader {
             }
         }
         .encode();
+        let ts_us = clock(&mut conn).await?;
         let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
         let Some(d) = describe(&mut conn, &shared, &id, version).await? else {
             return Err(Error::source(Kind::Schema, format!("table {id} is no longer there")));
@@ -470,7 +484,7 @@ impl Reader {
                 }
             }
         });
-        Ok(Whole { id, pieces, fence, task })
+        Ok(Whole { id, pieces, fence, ts_us, task })
     }
 }
 

@@ -10,6 +10,7 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 #[derive(Clone)]
 pub struct Server {
     pub flavor: Flavor,
+    /// Without a database.
     pub url: String,
 }
 
@@ -18,7 +19,10 @@ pub fn servers(test: &str) -> Vec<Server> {
     let mut out = Vec::new();
     for (name, flavor) in [("SEACHANGE_TEST_MYSQL", Flavor::MySql), ("SEACHANGE_TEST_MARIADB", Flavor::MariaDb)] {
         match std::env::var(name) {
-            Ok(urls) => out.extend(urls.split(' ').map(|u| Server { flavor, url: u.to_owned() })),
+            Ok(urls) => out.extend(urls.split_whitespace().map(|u| {
+                let url = u.rsplit_once('/').filter(|(server, _)| server.contains('@')).map_or(u, |(server, _)| server);
+                Server { flavor, url: url.to_owned() }
+            })),
             Err(_) => eprintln!("SKIPPED: {test} did not run against {}: {name} is not set", flavor.name()),
         }
     }
@@ -31,6 +35,18 @@ pub fn servers(test: &str) -> Vec<Server> {
         opened
             .and_then(|mut f| writeln!(f, "{test}: SEACHANGE_TEST_MYSQL and SEACHANGE_TEST_MARIADB name no server"))
             .expect("the list of skipped tests");
+    }
+    out
+}
+
+/// One server of each version: for what their settings do not change.
+pub async fn versions(test: &str) -> Vec<Server> {
+    let (mut out, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
+    for server in servers(test) {
+        let version: String = server.conn().await.query_first("SELECT VERSION()").await.unwrap().unwrap();
+        if seen.insert(version) {
+            out.push(server);
+        }
     }
     out
 }
