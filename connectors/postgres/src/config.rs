@@ -499,7 +499,8 @@ impl Config {
             }),
             (None, None) => 5432,
         };
-        let host = url.host.clone().or_else(|| param("host")).unwrap_or_else(|| "localhost".into());
+        // As in libpq, the parameter wins: it can name the folder of a Unix socket.
+        let host = param("host").or_else(|| url.host.clone()).unwrap_or_else(|| "localhost".into());
 
         let mut faults = std::mem::take(&mut k.faults);
         let tables = list(table, "tables", &format!("{path}.tables"), &mut faults);

@@ -539,6 +539,42 @@ async fn both_kinds_of_connection_print_alike() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_unix_socket_and_with_a_failover_slot() {
+    let _one = ONE.lock().await;
+    for url in servers() {
+        let lab = Lab::new(&url, "ways").await;
+        lab.run("CREATE TABLE ways.t (id int PRIMARY KEY)").await;
+        let folder: String = sql(&superuser(&url)).await.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+        let version: i32 =
+            lab.db.query_one("SELECT current_setting('server_version_num')::int", &[]).await.unwrap().get(0);
+        let failover = version >= 170_000;
+        // A socket's path has 107 bytes at most.
+        let socket = if folder.len() < 85 { format!("?host={}", folder.replace('/', "%2F")) } else { String::new() };
+        let (before, after) = url.split_once('?').map_or((&*url, String::new()), |(a, b)| (a, format!("&{b}")));
+        let way = if socket.is_empty() { url.clone() } else { format!("{before}{socket}{after}") };
+        let text = format!("url = '{way}'\ntables = ['ways.*']\nfailover = {failover}");
+        let c = Postgres.configure("ways", "pipeline.x.source", &text.parse().unwrap()).unwrap();
+        let (mut source, _) = lab.open(&c, None).await;
+        lab.run("INSERT INTO ways.t VALUES (1)").await;
+        let (got, _) = take(&mut source, 1, LIMIT).await;
+        assert!(got[0].starts_with("c t [] [1]"), "{got:?}");
+        if failover {
+            let q = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'seachange_ways'";
+            assert!(lab.db.query_one(q, &[]).await.unwrap().get::<_, bool>(0));
+        }
+        let by: Option<String> = lab
+            .db
+            .query_one("SELECT client_addr::text FROM pg_stat_replication WHERE application_name LIKE '%ways%' OR pid IN (SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'seachange_ways')", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(by.is_none(), !socket.is_empty(), "{by:?}");
+        drop(source);
+        lab.clean().await;
+    }
+}
+
 /// Needs `SEACHANGE_TEST_PG_TLS`: URL of a server with TLS whose certificate names the URL's host but not `127.0.0.1`,
 /// and `SEACHANGE_TEST_PG_CA`: the folder with `ca.crt`. Both logins use SCRAM, so success with TLS proves the channel
 /// binding: a wrong one is refused by the server.
