@@ -114,7 +114,7 @@ pub const OPTIONS: &[Opt] = &[
         "kafka.cluster",
         Text,
         Value("seachange"),
-        "Prefix of the transactional ids (`<cluster>.<pipeline>`) and, after `__`, of the state topics. Two daemons with \
+        "Prefix of the transactional ids (`<cluster>.<pipeline>`, `<cluster>.<pipeline>:2`) and, after `__`, of the state topics. Two daemons with \
          the same value and a pipeline of the same name are one pipeline: the newer fences the older. Changing it makes \
          every pipeline start anew.",
     ),

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Bytes of records that wait in the client, unless `queue.buffering.max.kbytes` says otherwise. The sink itself keeps to
 /// it: librdkafka's own bound would refuse a record larger than it for ever, so that is set to let one such record pass.
-pub const QUEUE_KBYTES: usize = 32 << 10;
+pub const QUEUE_KBYTES: usize = 16 << 10;
 
 /// Largest record that is tried: below the 100 MiB request that a broker reads at most by default (`socket.request.max.bytes`);
 /// a larger one would only close the connection. The broker's and topic's own limits are lower and are told by it.

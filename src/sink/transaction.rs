@@ -13,7 +13,7 @@ use rdkafka::{
     client::Client,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::OwnedHeaders,
-    producer::{BaseRecord, Producer as _, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig},
     types::RDKafkaRespErr,
 };
 use seachange_sdk::{Error, Kind, Result, Retry};
@@ -26,12 +26,36 @@ use std::{
 /// Longest single call into librdkafka: how soon a stop is noticed.
 pub const SLICE: Duration = Duration::from_millis(500);
 
+/// How long the thread that serves a producer's events waits for one at a time. The crate's wait spins through its last
+/// millisecond, so a short one costs an idle daemon its quiet (1 % of a core for each producer at 100 ms); a long one keeps
+/// a producer that has been given up alive for so long.
+const SERVE: Duration = Duration::from_secs(2);
+
 /// A transactional producer and what is known of its trouble.
 pub struct Transactions {
-    producer: ThreadedProducer<Trouble>,
+    producer: Arc<BaseProducer<Trouble>>,
     trouble: Trouble,
     stop: Arc<AtomicBool>,
     batch_size: usize,
+}
+
+/// Serves a producer's events (refused records, trouble with connections, logs) until it has no other owner.
+fn serve(producer: &Arc<BaseProducer<Trouble>>) -> Result<()> {
+    let mine = Arc::downgrade(producer);
+    let serving = move || {
+        while let Some(producer) = mine.upgrade() {
+            producer.poll(SERVE);
+        }
+    };
+    let thread = thread::Builder::new().name("kafka events".into()).spawn(serving);
+    thread.map(drop).map_err(|e| Error::sink(Kind::Sink, "no thread for Kafka's events").cause(e))
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        // The client lives until its thread looks next; what it still has to send is nobody's any more.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
 }
 
 impl Transactions {
@@ -43,6 +67,8 @@ impl Transactions {
         batch_size: usize,
     ) -> Result<Transactions> {
         let producer = config.create_with_context(trouble.clone()).map_err(|e| trouble.error("Kafka client", &e))?;
+        let producer: Arc<BaseProducer<Trouble>> = Arc::new(producer);
+        serve(&producer)?;
         Ok(Transactions { producer, trouble, stop, batch_size })
     }
 
@@ -176,7 +202,7 @@ impl Transactions {
         &self,
         what: &str,
         patience: &Patience,
-        f: impl Fn(&ThreadedProducer<Trouble>, Duration) -> Result<(), KafkaError>,
+        f: impl Fn(&BaseProducer<Trouble>, Duration) -> Result<(), KafkaError>,
     ) -> Result<()> {
         loop {
             let Some(slice) = patience.left(SLICE) else { return Err(self.over(what, patience)) };

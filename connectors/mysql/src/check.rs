@@ -2,6 +2,7 @@
 //! mends it. Changes nothing.
 
 use crate::{
+    cascade,
     catalog::{self, Server, TableName},
     config::{Config, SslMode},
     conn::Link,
@@ -73,6 +74,14 @@ pub async fn check(flavor: Flavor, config: &Arc<Config>) -> Vec<Check> {
     match catalog::tables(&mut conn).await {
         Ok(tables) => captured(&mut report, config, &server, &tables),
         Err(e) => report.error("tables", &e),
+    }
+    match cascade::unlogged(&mut conn, &server, &config.selection).await {
+        Ok(found) => {
+            for u in found {
+                report.warn(format!("table {}.{}", u.database, u.table), u.to_string(), cascade::REMEDY);
+            }
+        }
+        Err(e) => report.error("foreign keys", &e),
     }
     report.0
 }

@@ -14,6 +14,7 @@
 //! | [`gtid`], [`position`] | where a stream stands |
 
 pub mod assembler;
+pub mod cascade;
 pub mod catalog;
 pub mod charset;
 pub mod columns;

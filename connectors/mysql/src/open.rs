@@ -12,6 +12,7 @@
 use crate::{
     Configuration,
     assembler::{Assembler, Setup},
+    cascade,
     catalog::{self, Server},
     conn::{From, Link},
     errors,
@@ -210,6 +211,9 @@ pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Ope
     let server = Server::ask(&mut conn).await?;
     right_kind(of.flavor, &server)?;
     settings(&mut conn).await?;
+    for foreign_key in cascade::unlogged(&mut conn, &server, &of.config.selection).await? {
+        tracing::warn!(fix = cascade::REMEDY, "{foreign_key}");
+    }
     let collations = catalog::collations(&mut conn, &server).await?;
     let selection = position::fingerprint(&of.config.selection);
     let mut stand = match position {

@@ -9,7 +9,7 @@
 //!
 //! Reading in gulps. The walsender sends row by row; a reader that is woken for every row costs both sides more than the
 //! decoding. When `Pace` sees many or large reads within a millisecond, the socket is parked and emptied once a
-//! millisecond instead, until a gulp is small. A single small transaction never gets there, so it waits for nothing.
+//! millisecond instead, until gulps stay small. A single small transaction never gets there, so it waits for nothing.
 
 use crate::{
     assembler::{Assembler, HEARTBEAT, Next, too_large},
@@ -42,8 +42,9 @@ const GULP: Duration = Duration::from_millis(1);
 /// Within a gulp's time: so many reads, or so many bytes, and the reader counts as behind.
 const BUSY_READS: u32 = 16;
 const BUSY_BYTES: usize = 32 << 10;
-/// A gulp below this: no longer behind.
+/// So many gulps below this in a row: no longer behind. One alone says only that somebody else had the processor.
 const CALM_BYTES: usize = 4 << 10;
+const CALM_GULPS: u32 = 8;
 /// In a gulping stream a batch older than this is handed over at the next commit.
 const HOLD: Duration = Duration::from_millis(3);
 /// Idle positions are handed over at most this often, unless somebody waits.
@@ -164,6 +165,8 @@ pub struct PgSource {
     pace: Pace,
     gulp: usize,
     gulp_at: Instant,
+    /// Small gulps in a row.
+    calm: u32,
     batch_since: Option<Instant>,
     heartbeat: Option<JoinHandle<()>>,
 }
@@ -211,6 +214,7 @@ impl PgSource {
             tended: false,
             pace: Pace::new(),
             gulp: 0,
+            calm: 0,
             gulp_at: now,
             batch_since: None,
             heartbeat,
@@ -523,7 +527,9 @@ impl Source for PgSource {
                 if self.link.is_full() {
                     continue;
                 }
-                if self.gulp < CALM_BYTES {
+                self.calm = if self.gulp < CALM_BYTES { self.calm + 1 } else { 0 };
+                if self.calm >= CALM_GULPS {
+                    self.calm = 0;
                     self.link.wake().map_err(|e| errors::io(DOING, e))?;
                     self.pace = Pace::new();
                 }
