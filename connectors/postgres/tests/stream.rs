@@ -237,7 +237,8 @@ async fn changes_cut_after_each_and_reopened() {
         // And by the kit that every connector must pass: the whole rest, after each change, cut finely and coarsely.
         let (lab, c) = (&lab, &c);
         let open = async |at: Resume| Ok(lab.open(c, Some(&at.position)).await.0);
-        let kit = seachange_sdk::kit::cut_after_every_change(open, &start.into(), EXPECTED.len());
+        let start = Resume::from(start);
+        let kit = seachange_sdk::kit::cut_after_every_change(open, &start, EXPECTED.len());
         let cuts = timeout(2 * DEADLINE, kit).await.expect("in time").expect("conforms");
         // Every change ends a cut but the first of the two tables that one TRUNCATE names: they are one message.
         assert_eq!(cuts, EXPECTED.len() - 1);
