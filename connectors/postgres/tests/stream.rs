@@ -583,7 +583,10 @@ async fn tls_modes() {
             if let Err(e) = &result {
                 assert_eq!(e.retryable(), Retry::Operator, "{e:?}");
             }
-            let kind = result.as_ref().map(|()| ()).map_err(|e| e.kind());
+            let kind = match &result {
+                Ok(()) => Ok(()),
+                Err(e) => Err(e.kind()),
+            };
             assert_eq!(kind, works, "{mode} {root} {extra} {result:?}");
         }
     }
