@@ -1,7 +1,7 @@
 //! Faults, defaults and secrets, with a connector that exists for these tests only.
 
 use super::{resolved::*, secret::tests::Fixed, *};
-use seachange_sdk::{Check, Configured, Opened, Position, SourceStatus};
+use seachange_sdk::{Check, Configured, Opened, Position, Resume, SourceStatus};
 use std::{sync::Arc, time::Duration};
 
 /// Takes `url` and `password`; refuses any other key and an unreadable url.
@@ -17,7 +17,7 @@ impl Configured for FakeSource {
     async fn check(&self) -> Vec<Check> {
         vec![]
     }
-    async fn open(&self, _: Option<&Position>) -> seachange_sdk::Result<Opened> {
+    async fn open(&self, _: Option<&Resume>) -> seachange_sdk::Result<Opened> {
         Err(seachange_sdk::Error::bug("not in tests"))
     }
     async fn status(&self) -> seachange_sdk::Result<SourceStatus> {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics::{PipelineMetrics, Stage},
     sink::Entries,
-    state::{State, TableState},
+    state::{State, TableState, kept_entry},
     status::{Entry as Status, Phase},
 };
 use seachange_sdk::{
@@ -265,6 +265,9 @@ impl Reader {
             }
         }
         self.status.read(batch.changes.len() as u64);
+        for keep in batch.kept.drain(..) {
+            self.entries.push(kept_entry(keep)?);
+        }
         let entries = std::mem::take(&mut self.entries);
         self.send(Work::Stream(batch, entries)).await
     }

@@ -96,6 +96,16 @@ struct ModelSource {
     idle_told: usize,
 }
 
+impl ModelSource {
+    /// Where it is, which it also keeps, in every way in which something can be kept.
+    fn here(&self, batch: &mut Batch) -> Position {
+        let here = position(self.index, self.ordinal);
+        batch.kept.push((format!("odd{}", self.index % 2), Some(here.0.clone())));
+        batch.kept.push((format!("odd{}", (self.index + 1) % 2), None));
+        here
+    }
+}
+
 #[async_trait]
 impl Source for ModelSource {
     async fn fill(&mut self, batch: &mut Batch, limit: Limit) -> Result<()> {
@@ -107,12 +117,12 @@ impl Source for ModelSource {
             let next: Option<Transaction> = self.world.db().log.get(self.index).cloned();
             let Some(t) = next else {
                 if !batch.changes.is_empty() {
-                    batch.cut = Cut::Txn(position(self.index, 0));
+                    batch.cut = Cut::Txn(self.here(batch));
                     return Ok(());
                 }
                 if self.idle_told != self.index {
                     self.idle_told = self.index;
-                    batch.cut = Cut::Idle(position(self.index, 0));
+                    batch.cut = Cut::Idle(self.here(batch));
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -141,13 +151,13 @@ impl Source for ModelSource {
             }
             batch.chunks.push(Bytes::from(text));
             if cut {
-                batch.cut = Cut::Inside(position(self.index, self.ordinal));
+                batch.cut = Cut::Inside(self.here(batch));
                 return Ok(());
             }
             self.index += 1;
             self.ordinal = 0;
             if batch.changes.len() >= 2 {
-                batch.cut = Cut::Txn(position(self.index, 0));
+                batch.cut = Cut::Txn(self.here(batch));
                 return Ok(());
             }
         }
@@ -255,13 +265,21 @@ impl Configured for ModelConnector {
     async fn check(&self) -> Vec<Check> {
         vec![]
     }
-    async fn open(&self, resume: Option<&Position>) -> Result<Opened> {
+    async fn open(&self, resume: Option<&Resume>) -> Result<Opened> {
         self.0.runs.fetch_add(1, Relaxed);
-        let position = resume.cloned().unwrap_or_else(|| position(self.0.start, 0));
+        let position = resume.map(|r| r.position.clone()).unwrap_or_else(|| position(self.0.start, 0));
         let (index, ordinal) = parse(&position);
+        if let Some(r) = resume {
+            let kept: Vec<_> = r.kept.iter().map(|(k, b)| (k.clone(), b.clone())).collect();
+            assert_eq!(kept, [(format!("odd{}", index % 2), position.0.clone())], "what was kept is not of this place");
+        }
         assert!(index as u64 >= self.0.confirmed.load(Relaxed), "asked for a log that was given up");
+        let kept = match resume {
+            None => vec![(format!("odd{}", index % 2), Some(position.0.clone()))],
+            Some(_) => vec![],
+        };
         let source = Box::new(ModelSource { world: self.0.clone(), index, ordinal, idle_told: usize::MAX });
-        Ok(Opened { source, snapshotter: Arc::new(ModelSnapshotter(self.0.clone())), position })
+        Ok(Opened { source, snapshotter: Arc::new(ModelSnapshotter(self.0.clone())), position: position.clone(), kept })
     }
     async fn status(&self) -> Result<SourceStatus> {
         Ok(SourceStatus::default())

@@ -13,10 +13,10 @@ use crate::{
     config::resolved::{Pipeline, SnapshotMode},
     metrics::PipelineMetrics,
     sink::Sink,
-    state::State,
+    state::{State, kept_entry},
     status::{Entry as Status, Phase},
 };
-use seachange_sdk::{Batch, Configured, Error, Kind, Limit, Position, Result, Retry};
+use seachange_sdk::{Batch, Configured, Cut, Error, Kind, Limit, Result, Resume, Retry};
 use std::{
     sync::{
         Arc,
@@ -110,9 +110,12 @@ async fn run(
         opened = open_sink(built) => opened?,
         _ = shutdown.wait_for(|s| *s) => return Ok(End::Shutdown),
     };
-    let resume = state.checkpoint.as_ref().map(|c| c.position.clone());
-    if let Some(p) = &resume {
-        tracing::info!(position = %pipeline.source.describe_position(p), "going on where the last commit ended");
+    let resume = state
+        .checkpoint
+        .as_ref()
+        .map(|c| Resume { position: c.position.clone(), kept: std::mem::take(&mut state.kept) });
+    if let Some(r) = &resume {
+        tracing::info!(position = %pipeline.source.describe_position(&r.position), "going on where the last commit ended");
     }
     // 3, 4: open the source there.
     let opened = tokio::select! {
@@ -131,17 +134,19 @@ async fn run(
     for _ in 0..BATCHES {
         let _open = free_in.send(Batch::default());
     }
-    let (committed_in, committed_out) =
-        watch::channel(Committed { position: resume.clone().unwrap_or_default(), ..Committed::default() });
+    let committed = resume.as_ref().map(|r| r.position.clone()).unwrap_or_default();
+    let (committed_in, committed_out) = watch::channel(Committed { position: committed, ..Committed::default() });
     let (ask_in, ask_out) = mpsc::channel(pipeline.snapshot.parallel + 1);
 
-    if resume.is_none() {
-        // The place where the stream starts becomes durable before anything else does.
-        let first: Position = opened.position.clone();
-        work_in
-            .send(Work::Stream(Batch { cut: seachange_sdk::Cut::Txn(first), ..Batch::default() }, vec![]))
-            .await
-            .map_err(|_| Error::bug("the queue to the writer is closed at start"))?;
+    if resume.is_none() || !opened.kept.is_empty() {
+        // The place where the stream starts, and what the connector knows there, become durable before anything else does.
+        // Inside of a transaction it is the place stored already: the entries go with the next commit.
+        let entries = opened.kept.into_iter().map(kept_entry).collect::<Result<_>>()?;
+        let first = match resume {
+            None => Work::Stream(Batch { cut: Cut::Txn(opened.position.clone()), ..Batch::default() }, entries),
+            Some(_) => Work::State(entries),
+        };
+        work_in.send(first).await.map_err(|_| Error::bug("the queue to the writer is closed at start"))?;
     }
     let writer = Writer::new(
         pipeline,

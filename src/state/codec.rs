@@ -37,6 +37,7 @@ enum Entry {
     Table = 2,
     Seen = 3,
     File = 4,
+    Kept = 5,
 }
 
 /// The structures of version 1. Never change them.
@@ -190,6 +191,16 @@ pub fn decode_seen(b: &[u8]) -> Result<Seen> {
     Ok(Seen { keys: s.keys })
 }
 
+/// Encodes what the connector keeps under a key.
+pub fn encode_kept(b: &Bytes) -> Result<Vec<u8>> {
+    seal(Entry::Kept, &b.to_vec())
+}
+
+/// Decodes what the connector keeps under a key.
+pub fn decode_kept(b: &[u8]) -> Result<Bytes> {
+    Ok(Bytes::from(unseal::<Vec<u8>>(Entry::Kept, b)?))
+}
+
 /// Encodes all entries as the content of a state file.
 pub fn seal_file(entries: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
     seal(Entry::File, entries)
@@ -241,6 +252,9 @@ mod tests {
             prop_assert_eq!(decode_checkpoint(&encode_checkpoint(&c).unwrap()).unwrap(), c);
             prop_assert_eq!(decode_table(&encode_table(&t).unwrap()).unwrap(), t);
             prop_assert_eq!(decode_seen(&encode_seen(&s).unwrap()).unwrap(), s);
+            for bytes in f.values().map(|v| Bytes::copy_from_slice(v)) {
+                prop_assert_eq!(decode_kept(&encode_kept(&bytes).unwrap()).unwrap(), bytes);
+            }
             prop_assert_eq!(open_file(&seal_file(&f).unwrap()).unwrap(), f);
         }
 
@@ -270,7 +284,7 @@ mod tests {
             }
             let sum = crc32c::crc32c(&b);
             b.extend_from_slice(&sum.to_le_bytes());
-            let results = [decode_checkpoint(&b).err(), decode_table(&b).err(), decode_seen(&b).err(), open_file(&b).err()];
+            let results = [decode_checkpoint(&b).err(), decode_table(&b).err(), decode_seen(&b).err(), decode_kept(&b).err(), open_file(&b).err()];
             for e in results.into_iter().flatten() {
                 prop_assert_eq!(e.kind(), Kind::State);
             }

@@ -8,11 +8,12 @@
 //! | `position` | [`Checkpoint`] |
 //! | `snapshot/<schema>.<table>` | [`TableState`] |
 //! | `seen/<schema>.<table>/<n>` | part `n` of the keys seen: [`Seen`] |
+//! | `source/<key>` | what the connector keeps: [`seachange_sdk::Kept`] |
 
 pub mod codec;
 
 use bytes::Bytes;
-use seachange_sdk::{Error, Kind, Position, Result, Retry, Side, TxnId};
+use seachange_sdk::{Error, Keep, Kept, Kind, Position, Result, Retry, Side, TxnId};
 use serde_json::json;
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -20,6 +21,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 pub const POSITION: &str = "position";
 const SNAPSHOT: &str = "snapshot/";
 const SEEN: &str = "seen/";
+const SOURCE: &str = "source/";
 
 /// Most keys that one [`Seen`] entry should hold: 25 bytes each, so that an entry stays under half a megabyte and with it
 /// under every broker's default limit for a record.
@@ -125,6 +127,11 @@ impl Seen {
     }
 }
 
+/// The entry of what a connector keeps or forgets.
+pub fn kept_entry((key, value): Keep) -> Result<(String, Option<Vec<u8>>)> {
+    Ok((format!("{SOURCE}{key}"), value.as_ref().map(codec::encode_kept).transpose()?))
+}
+
 /// Everything that is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -134,6 +141,8 @@ pub struct State {
     pub tables: BTreeMap<String, TableState>,
     /// Keys seen, by `schema.table`: numbered parts, in order.
     pub seen: BTreeMap<String, Vec<(u64, Seen)>>,
+    /// What the connector keeps, as opaque as it came.
+    pub kept: Kept,
 }
 
 impl State {
@@ -151,6 +160,8 @@ impl State {
             {
                 let part = codec::decode_seen(bytes).map_err(at)?;
                 state.seen.entry(table.to_owned()).or_default().push((n, part));
+            } else if let Some(key) = key.strip_prefix(SOURCE) {
+                state.kept.insert(key.to_owned(), codec::decode_kept(bytes).map_err(at)?);
             } else {
                 return Err(Error::new(
                     Kind::State,
@@ -192,6 +203,7 @@ impl State {
                 "time_ms": c.time_ms,
             })),
             "snapshot": self.tables.iter().map(|(n, t)| (n.clone(), table(t))).collect::<serde_json::Map<_, _>>(),
+            "kept": self.kept.iter().map(|(k, b)| (k.clone(), b.len().into())).collect::<serde_json::Map<_, _>>(),
             "keys_seen": self.seen.iter().map(|(n, p)| (n.clone(), keys(p).into())).collect::<serde_json::Map<_, _>>(),
         })
     }
@@ -233,6 +245,7 @@ mod tests {
             checkpoint: Some(checkpoint),
             tables: tables.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
             seen: [("public.a/b".to_owned(), vec![(2, seen), (10, Seen::default())])].into(),
+            kept: Kept::new(),
         }
     }
 
@@ -251,6 +264,10 @@ mod tests {
     fn everything_comes_back() {
         let s = sample();
         assert_eq!(State::load(&store(&s)).unwrap(), s);
+        let keep = ("schema/a/b".to_owned(), Some(Bytes::from_static(b"\0columns")));
+        let (key, value) = kept_entry(keep.clone()).unwrap();
+        assert_eq!(State::load(&[(key.clone(), value.unwrap())].into()).unwrap().kept[&keep.0], keep.1.unwrap());
+        assert_eq!(kept_entry((keep.0, None)).unwrap(), (key, None));
         assert_eq!(State::load(&BTreeMap::new()).unwrap(), State::default());
     }
 

@@ -19,6 +19,7 @@ use crate::{
     event::{self, Checksum, Format, Header, MariaGtid, kind},
     flavor::Flavor,
     gtid::{GtidPos, Uuid},
+    history::{Draft, History, Name},
     payload::{self, PayloadReader},
     position::{Gtids, Place, Stand},
     wire::malformed,
@@ -45,7 +46,7 @@ pub enum Taken {
     /// It was taken in.
     Done,
     /// The catalog's description of this table is needed: [`Assembler::provide`] it, and hand in the event again.
-    NeedTable(Need),
+    NeedTable(Box<Need>),
 }
 
 /// A table that the catalog has to describe.
@@ -55,9 +56,24 @@ pub struct Need {
     pub database: String,
     /// Table.
     pub table: String,
-    /// The log does not name the columns: the description must be that of this place in the log. Otherwise it only adds
-    /// to what the log says.
-    pub exact: bool,
+    /// What for.
+    pub why: Why,
+}
+
+/// What a description is needed for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It adds to what the log says; without it, less is told.
+    Hints,
+    /// The log does not name the columns: the description must be that of the place where the stream is.
+    Columns,
+    /// A statement has changed its columns: they are wanted as they are behind it, if that can be told.
+    After {
+        /// The end of the statement.
+        at: Place,
+        /// What is known of them.
+        draft: Draft,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +150,8 @@ pub struct Setup {
     pub collations: Collations,
     /// Where the stream starts.
     pub stand: Stand,
+    /// The columns that tables have there.
+    pub history: History,
 }
 
 /// The state of a stream.
@@ -150,7 +168,9 @@ pub struct Assembler {
     group: Option<Group>,
     maps: Vec<(u64, Entry)>,
     known: HashMap<Box<[u8]>, Known>,
-    catalog: Option<(String, String, Option<CatalogTable>)>,
+    history: History,
+    /// The catalog's answers for the event in hand.
+    answers: Vec<(Name, Option<CatalogTable>)>,
     version: u64,
     groups: u64,
     /// Where `groups` began in this run.
@@ -170,7 +190,7 @@ fn stop(kind: Kind, what: String, fix: &str) -> Error {
 impl Assembler {
     /// At a position.
     pub fn new(setup: Setup) -> Assembler {
-        let Setup { flavor, selection, collations, stand } = setup;
+        let Setup { flavor, selection, collations, stand, history } = setup;
         // Numbers of one run are above those of every run before it, so that what an earlier run has stored is told apart.
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let first_group = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX / 2));
@@ -187,7 +207,8 @@ impl Assembler {
             group: None,
             maps: Vec::new(),
             known: HashMap::new(),
-            catalog: None,
+            history,
+            answers: Vec::new(),
             version: 0,
             first_group,
             groups: first_group,
@@ -247,8 +268,19 @@ impl Assembler {
         }
     }
     /// The catalog's answer to [`Taken::NeedTable`].
-    pub fn provide(&mut self, database: String, table: String, described: Option<CatalogTable>) {
-        self.catalog = Some((database, table, described));
+    pub fn provide(&mut self, database: &str, table: &str, described: Option<CatalogTable>) {
+        self.answers.push((self.history.folding().table(database, table), described));
+    }
+    /// The catalog's answer, if it has been asked.
+    fn answer(&self, name: &Name) -> Option<&Option<CatalogTable>> {
+        self.answers.iter().find(|a| a.0 == *name).map(|a| &a.1)
+    }
+    /// An event has been taken in, or must come again.
+    fn taken(&mut self, taken: &Taken, batch: &mut Batch) {
+        if *taken == Taken::Done {
+            self.answers.clear();
+            batch.kept.append(&mut self.history.take_changes());
+        }
     }
     /// Was this transaction (by [`Txn::id`]) invisible under a fence? Only those with absent values are remembered.
     pub fn remembered(&self, number: u64) -> Option<Absent<'_>> {
@@ -317,6 +349,7 @@ impl Assembler {
         let body_at = event::HEADER;
         let body_range = body_at..body_at + body.len();
         let taken = self.dispatch(event, &header, body_range, start, end, batch, limit)?;
+        self.taken(&taken, batch);
         if taken == Taken::Done {
             self.at = end;
             if self.group.is_none() {
@@ -335,6 +368,7 @@ impl Assembler {
         let start = self.payload_start.unwrap_or(self.at);
         let end = self.at;
         let taken = self.dispatch(event, &header, event::HEADER..event.len(), start, end, batch, limit)?;
+        self.taken(&taken, batch);
         if taken == Taken::Done && self.group.is_none() {
             self.passed_to(end);
         }

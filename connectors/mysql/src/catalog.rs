@@ -5,10 +5,12 @@ use crate::{
     columns::{CatalogColumn, CatalogTable},
     errors,
     flavor::{self, Flavor},
+    history::Folding,
     position::{Gtids, Place},
 };
 use mysql_async::{Conn, Row, prelude::Queryable};
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
+use std::collections::BTreeMap;
 
 /// What a server says about itself.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Server {
     pub identity: String,
     /// Are positions GTIDs? (MySQL: `gtid_mode = ON`; MariaDB: always.)
     pub gtids: bool,
+    /// How it compares names of tables.
+    pub folding: Folding,
 }
 
 /// A variable that may not exist.
@@ -60,7 +64,8 @@ impl Server {
             ),
             Flavor::MariaDb => (variable(conn, "server_id").await?.unwrap_or_default(), true),
         };
-        Ok(Server { flavor, version_text, version, identity, gtids })
+        let fold = variable(conn, "lower_case_table_names").await?.is_some_and(|v| v != "0");
+        Ok(Server { flavor, version_text, version, identity, gtids, folding: Folding(fold) })
     }
 
     /// The log's end, and how far that is by GTID.
@@ -120,28 +125,61 @@ pub async fn collations(conn: &mut Conn, server: &Server) -> Result<Collations> 
 /// A table's columns and key; `None` when there is no such table (or it is not to be seen).
 pub async fn table(conn: &mut Conn, server: &Server, database: &str, name: &str) -> Result<Option<CatalogTable>> {
     let doing = format!("reading the columns of {database}.{name}");
-    let failed = |e| errors::sql(&doing, e);
+    Ok(described(conn, server, database, Some(name), &doing).await?.into_values().next())
+}
+
+/// Columns and keys of all tables of a database.
+pub async fn tables_of(conn: &mut Conn, server: &Server, database: &str) -> Result<BTreeMap<String, CatalogTable>> {
+    described(conn, server, database, None, &format!("reading the columns of all tables of {database}")).await
+}
+
+/// Waits until a statement that has the table in its hands, and may stand in the log already, has ended. `false`: it takes
+/// longer than the session wants to wait.
+pub async fn settled(conn: &mut Conn, database: &str, name: &str) -> Result<bool> {
+    // It opens the table, and for that waits for the metadata lock that CREATE, ALTER, RENAME and DROP hold to their end.
+    let sql = format!("SHOW CREATE TABLE {}.{}", crate::sql::ident(database), crate::sql::ident(name));
+    match conn.query_drop(sql).await {
+        Ok(()) => Ok(true),
+        Err(mysql_async::Error::Server(e)) if e.code == 1205 => Ok(false),
+        // There is none, or it is not to be seen: the catalog says which.
+        Err(mysql_async::Error::Server(_)) => Ok(true),
+        Err(e) => Err(errors::sql(&format!("looking at {database}.{name}"), e)),
+    }
+}
+
+async fn described(
+    conn: &mut Conn,
+    server: &Server,
+    database: &str,
+    name: Option<&str>,
+    doing: &str,
+) -> Result<BTreeMap<String, CatalogTable>> {
+    let failed = |e| errors::sql(doing, e);
+    // Without a name, the second parameter is the first again.
+    let (only, name) = match name {
+        Some(n) => ("TABLE_NAME = ?", n),
+        None => ("TABLE_SCHEMA = ?", database),
+    };
     let rows: Vec<Row> = conn
         .exec(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME,
-               CAST(CHARACTER_OCTET_LENGTH AS UNSIGNED), CAST(NUMERIC_PRECISION AS UNSIGNED), CAST(NUMERIC_SCALE AS UNSIGNED),
-               CAST(DATETIME_PRECISION AS UNSIGNED), IS_NULLABLE
-             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+            format!(
+                "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME,
+                   CAST(CHARACTER_OCTET_LENGTH AS UNSIGNED), CAST(NUMERIC_PRECISION AS UNSIGNED),
+                   CAST(NUMERIC_SCALE AS UNSIGNED), CAST(DATETIME_PRECISION AS UNSIGNED), IS_NULLABLE, EXTRA, TABLE_NAME
+                 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND {only} ORDER BY TABLE_NAME, ORDINAL_POSITION"
+            ),
             (database, name),
         )
         .await
         .map_err(failed)?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
     let string = |r: &Row, i: usize| match r.get::<Option<Vec<u8>>, _>(i) {
         Some(Some(b)) => String::from_utf8_lossy(&b).into_owned(),
         _ => String::new(),
     };
     let small = |r: &Row, i: usize| number(r, i).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
-    let mut columns: Vec<CatalogColumn> = rows
-        .iter()
-        .map(|r| CatalogColumn {
+    let mut out: BTreeMap<String, CatalogTable> = BTreeMap::new();
+    for r in &rows {
+        out.entry(string(r, 10)).or_default().columns.push(CatalogColumn {
             name: string(r, 0),
             data_type: string(r, 1).to_ascii_lowercase(),
             column_type: string(r, 2),
@@ -151,31 +189,39 @@ pub async fn table(conn: &mut Conn, server: &Server, database: &str, name: &str)
             digits: small(r, 7),
             nullable: string(r, 8) == "YES",
             json: false,
-        })
-        .collect();
+            extra: string(r, 9),
+        });
+    }
+    if out.is_empty() {
+        return Ok(out);
+    }
     if server.flavor == Flavor::MariaDb {
-        let checks: Vec<String> = conn
-            .exec(
-                "SELECT CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = ? AND TABLE_NAME = ?",
-                (database, name),
-            )
-            .await
-            .map_err(failed)?;
-        for c in &mut columns {
-            let clause = format!("json_valid({})", crate::sql::ident(&c.name));
-            c.json = c.data_type == "longtext" && checks.contains(&clause);
+        let sql =
+            "SELECT TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = ?";
+        let sql = format!("{sql} AND {}", only.replace("TABLE_SCHEMA", "CONSTRAINT_SCHEMA"));
+        let checks: Vec<(String, String)> = conn.exec(sql, (database, name)).await.map_err(failed)?;
+        for (table, clause) in checks {
+            for c in out.get_mut(&table).map_or(&mut [][..], |t| &mut t.columns) {
+                c.json |= c.data_type == "longtext" && clause == format!("json_valid({})", crate::sql::ident(&c.name));
+            }
         }
     }
-    let key: Vec<String> = conn
+    let keys: Vec<(String, String)> = conn
         .exec(
-            "SELECT COLUMN_NAME FROM information_schema.STATISTICS
-             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
+            format!(
+                "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS
+                 WHERE TABLE_SCHEMA = ? AND {only} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX"
+            ),
             (database, name),
         )
         .await
         .map_err(failed)?;
-    let key = key.iter().filter_map(|k| columns.iter().position(|c| c.name == *k)).collect();
-    Ok(Some(CatalogTable { columns, key }))
+    for (table, column) in keys {
+        if let Some(t) = out.get_mut(&table) {
+            t.key.extend(t.columns.iter().position(|c| c.name == column));
+        }
+    }
+    Ok(out)
 }
 
 /// A table that is there.

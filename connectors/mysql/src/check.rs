@@ -167,8 +167,8 @@ async fn log(report: &mut Report, conn: &mut Conn, server: &Server) {
         report.warn(
             "binlog_row_metadata",
             format!(
-                "{}: the log does not name columns, so they are taken from the catalog and held against the log; log that was written \
-                 before a table was altered cannot be read any more",
+                "{}: the log does not name columns; they are kept with the position and followed through the statements of the log, which \
+                 fails for columns that were added and defined anew while the pipeline was stopped",
                 if metadata.is_empty() { "not known to this server" } else { &metadata }
             ),
             "run SET GLOBAL binlog_row_metadata = 'FULL'; (and in the server's configuration)",

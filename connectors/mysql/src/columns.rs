@@ -37,6 +37,8 @@ pub struct CatalogColumn {
     pub nullable: bool,
     /// MariaDB: a text that is checked to be JSON.
     pub json: bool,
+    /// `EXTRA`: `auto_increment`, `STORED GENERATED`.
+    pub extra: String,
 }
 
 /// A table as the catalog describes it.

@@ -11,6 +11,7 @@
 //! | [`table_map`] | what the rows of a table look like |
 //! | [`rows`] | where every cell of every row is |
 //! | [`decode`] | cells to values, with [`decimal`], [`temporal`], [`jsonb`], [`charset`] |
+//! | [`statement`], [`history`] | what statements do to tables, and the columns that tables had |
 //! | [`gtid`], [`position`] | where a stream stands |
 
 pub mod assembler;
@@ -26,6 +27,7 @@ pub mod errors;
 pub mod event;
 pub mod flavor;
 pub mod gtid;
+pub mod history;
 pub mod jsonb;
 pub mod lookahead;
 pub mod payload;
@@ -49,7 +51,7 @@ use async_trait::async_trait;
 use config::Config;
 use flavor::Flavor;
 use position::Stand;
-use seachange_sdk::{Check, Configured, Connector, Fault, Opened, Position, Result, SourceStatus};
+use seachange_sdk::{Check, Configured, Connector, Fault, Opened, Position, Result, Resume, SourceStatus};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -116,7 +118,7 @@ impl Configured for Configuration {
     async fn check(&self) -> Vec<Check> {
         check::check(self.flavor, &self.config).await
     }
-    async fn open(&self, resume: Option<&Position>) -> Result<Opened> {
+    async fn open(&self, resume: Option<&Resume>) -> Result<Opened> {
         open::open(self, resume).await
     }
     async fn status(&self) -> Result<SourceStatus> {

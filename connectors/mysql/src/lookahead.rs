@@ -1,29 +1,33 @@
-//! Has a table been altered between the place where the stream is and the log's end?
+//! What becomes of a table between the place where the stream is and the log's end?
 //!
-//! Where the log does not name columns (`binlog_row_metadata` below FULL) they come from the catalog, which knows only the
-//! present. Its answer is right for an older place if no statement between that place and the log's end has touched the
-//! table. A statement is in the log before the catalog shows it, so a log's end that is read after the catalog covers
-//! everything that the catalog can have seen.
+//! The catalog knows only the present. Its answer is right for an older place if no statement between that place and the
+//! log's end has touched the table's columns; if one has, [`crate::history`] works back from it. A statement is in the log
+//! before the catalog shows it, so a log's end that is read after the catalog covers everything that the catalog can have seen.
 //!
 //! So the statements in between are read on a connection of their own, once: what has been read is kept, and only what came
 //! since is read for the next table.
 
 use crate::{
-    assembler::Need,
+    charset::Collations,
     config::Config,
     conn::{From, Link},
     event::{self, Checksum, Format, Header, kind},
+    history::{Draft, Folding, Name},
     payload,
     position::Place,
-    statement::{self, Named, Statement},
+    statement::{
+        self, Statement,
+        alter::{Like, What},
+    },
 };
 use bytes::Bytes;
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
 use std::time::Duration;
 
 /// Statements that may have changed tables, by the place behind them.
-#[derive(Default)]
 pub struct Lookahead {
+    folding: Folding,
+    collations: Collations,
     upto: Option<Place>,
     statements: Vec<(Place, Touched)>,
 }
@@ -31,42 +35,86 @@ pub struct Lookahead {
 enum Touched {
     Any,
     Database(String),
-    Table(String, String),
+    Table(Name, What),
 }
 
-/// The error of a table that cannot be described for this place any more.
-pub fn moved_on(need: &Need, from: &Place, at: &Place) -> Error {
+/// What has become of a table by the log's end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Its name there; `None`: it is gone, or it cannot be told.
+    pub name: Option<Name>,
+    /// Its columns there.
+    pub draft: Draft,
+    /// The first statement that touched its columns, or ended it.
+    pub changed: Option<Place>,
+}
+
+/// The error of a table whose columns at this place cannot be told any more.
+pub fn moved_on(database: &str, table: &str, from: &Place, at: &Place) -> Error {
     Error::new(
         Kind::Schema,
         Side::Source,
         Retry::Operator,
         format!(
-            "table {}.{}: the log does not name its columns, and it was altered at {at}, behind {from} where the stream is: the \
-             catalog no longer knows what they were",
-            need.database, need.table
+            "table {database}.{table}: the log does not name its columns, and it was altered at {at}, behind {from} where the \
+             stream is: what they were can no longer be told"
         ),
     )
     .fix(
         "SET GLOBAL binlog_row_metadata = 'FULL' puts columns into the log from then on; what is in the log already can only be had \
-         by a new snapshot: start the pipeline under a new name",
+         by a new snapshot: seachange state reset, or start the pipeline under a new name",
     )
 }
 
 impl Lookahead {
-    /// The first place behind `from` at which a table may have been changed.
-    pub fn changed(&self, from: &Place, database: &str, table: &str) -> Option<&Place> {
-        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-        self.statements
-            .iter()
-            .find(|(at, what)| {
-                at > from
-                    && match what {
-                        Touched::Any => true,
-                        Touched::Database(d) => same(d, database),
-                        Touched::Table(d, t) => same(d, database) && same(t, table),
+    /// Nothing read yet.
+    pub fn new(folding: Folding, collations: Collations) -> Lookahead {
+        Lookahead { folding, collations, upto: None, statements: Vec::new() }
+    }
+
+    /// What becomes of a table behind `from`, where its columns are those of `draft`.
+    pub fn follow(&self, from: &Place, table: &Name, draft: &Draft) -> Followed {
+        let mut f = Followed { name: Some(table.clone()), draft: draft.clone(), changed: None };
+        for (at, touched) in self.statements.iter().filter(|(at, _)| at > from) {
+            let Some(name) = &f.name else { break };
+            let ended = match touched {
+                Touched::Any => true,
+                Touched::Database(d) => name.0 == *d,
+                Touched::Table(t, _) if t != name => continue,
+                Touched::Table(_, what) => match what {
+                    What::Created { if_missing: true, .. } => continue,
+                    What::Created { .. } | What::Dropped => true,
+                    What::Renamed(to) => {
+                        f.name = Some(self.folding.named(to, &name.0));
+                        continue;
                     }
-            })
-            .map(|(at, _)| at)
+                    What::Altered(clauses) if clauses.is_empty() => continue,
+                    What::Altered(clauses) => {
+                        f.draft.apply(clauses);
+                        false
+                    }
+                    What::Unknown => {
+                        f.draft = Draft::unknown();
+                        false
+                    }
+                },
+            };
+            f.changed.get_or_insert_with(|| at.clone());
+            if ended {
+                f.name = None;
+            }
+        }
+        f
+    }
+
+    /// Statements known.
+    pub fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
     }
 
     /// Reads the statements between two places. `from` must be the beginning of an event.
@@ -85,8 +133,15 @@ impl Lookahead {
         config.server_id = config.server_id.wrapping_add(0x1000_0000).max(1);
         let mut link = Link::connect(&config).await?;
         link.dump(&config, &From::Place(&from)).await?;
-        let mut scan =
-            Scan { file: from.file.clone(), at: 4, from: from.offset, checksum: Checksum::Off, found: Vec::new() };
+        let mut scan = Scan {
+            file: from.file.clone(),
+            at: 4,
+            from: from.offset,
+            checksum: Checksum::Off,
+            folding: self.folding,
+            collations: &self.collations,
+            found: Vec::new(),
+        };
         loop {
             while let Some(packet) = link.buffered()? {
                 let event = link.event(packet)?;
@@ -107,7 +162,9 @@ impl Lookahead {
     }
 }
 
-struct Scan {
+struct Scan<'a> {
+    folding: Folding,
+    collations: &'a Collations,
     file: String,
     at: u64,
     /// Where to begin in the first file, when the server was asked for its beginning.
@@ -116,7 +173,7 @@ struct Scan {
     found: Vec<(Place, Touched)>,
 }
 
-impl Scan {
+impl Scan<'_> {
     fn event(&mut self, event: &Bytes) -> Result<()> {
         let header = Header::parse(event)?;
         match header.kind {
@@ -165,14 +222,20 @@ impl Scan {
             return Ok(());
         }
         let status = q.status();
-        let database = || String::from_utf8_lossy(q.database).into_owned();
-        let named = |n: Named| Touched::Table(n.database.unwrap_or_else(database), n.table);
-        match statement::read(text, status.ansi_quotes(), status.no_backslash_escapes()) {
-            Statement::Tables { tables, .. } if tables.is_empty() => self.found.push((at.clone(), Touched::Any)),
-            Statement::Tables { tables, .. } => {
-                self.found.extend(tables.into_iter().map(|t| (at.clone(), named(t))));
+        let database = String::from_utf8_lossy(q.database);
+        let text = statement::text(text, &status, self.collations);
+        match statement::read(&text, status.ansi_quotes(), status.no_backslash_escapes()) {
+            Statement::Tables { changes, .. } if changes.is_empty() => self.found.push((at.clone(), Touched::Any)),
+            Statement::Tables { changes, .. } => {
+                for (named, mut what) in changes {
+                    // A name without a database is one of the session's, wherever the table is later.
+                    if let What::Renamed(to) | What::Created { like: Like::Table(to), .. } = &mut what {
+                        to.database.get_or_insert_with(|| database.clone().into_owned());
+                    }
+                    self.found.push((at.clone(), Touched::Table(self.folding.named(&named, &database), what)));
+                }
             }
-            Statement::DropDatabase(d) => self.found.push((at.clone(), Touched::Database(d))),
+            Statement::DropDatabase(d) => self.found.push((at.clone(), Touched::Database(self.folding.name(&d)))),
             _ => {}
         }
         Ok(())
@@ -185,33 +248,57 @@ mod tests {
     fn at(offset: u64) -> Place {
         Place { file: "b.000002".into(), offset }
     }
-    #[test]
-    fn only_what_lies_behind_counts() {
-        let l = Lookahead {
-            upto: None,
-            statements: vec![
-                (at(10), Touched::Table("d".into(), "t".into())),
-                (at(20), Touched::Database("e".into())),
-                (at(30), Touched::Any),
-            ],
+    fn name(t: &str) -> Name {
+        ("d".into(), t.into())
+    }
+    fn scanned(statements: &[&str]) -> Lookahead {
+        let collations = Collations::default();
+        let mut s = Scan {
+            file: "b.000002".into(),
+            at: 4,
+            from: 0,
+            checksum: Checksum::Off,
+            folding: Folding(false),
+            collations: &collations,
+            found: vec![],
         };
-        assert_eq!(l.changed(&at(5), "d", "t"), Some(&at(10)));
-        assert_eq!(l.changed(&at(10), "d", "T"), Some(&at(30)));
-        assert_eq!(l.changed(&at(5), "e", "x"), Some(&at(20)));
-        assert_eq!(l.changed(&at(30), "d", "t"), None);
-        assert_eq!(l.changed(&Place { file: "b.000010".into(), offset: 4 }, "d", "t"), None);
+        let body = |text: &str| [&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, b'd', 0][..], text.as_bytes()].concat();
+        for (i, text) in statements.iter().enumerate() {
+            s.statement(kind::QUERY, &body(text), &at(10 * (i as u64 + 1))).unwrap();
+        }
+        let statements = s.found;
+        Lookahead { statements, ..Lookahead::new(Folding(false), Collations::default()) }
+    }
+    fn followed(l: &Lookahead, from: u64, table: &str) -> (Option<String>, Option<u64>) {
+        let f = l.follow(&at(from), &name(table), &Draft::unknown());
+        (f.name.map(|n| format!("{}.{}", n.0, n.1)), f.changed.map(|p| p.offset))
     }
     #[test]
-    fn statements_are_found() {
-        let mut s = Scan { file: "b.000002".into(), at: 4, from: 0, checksum: Checksum::Off, found: vec![] };
-        let body = |text: &str| [&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, b'd', 0][..], text.as_bytes()].concat();
-        for text in
-            ["BEGIN", "INSERT INTO t VALUES (1)", "ALTER TABLE t ADD x int", "RENAME TABLE a TO e.b", "DROP DATABASE f"]
-        {
-            s.statement(kind::QUERY, &body(text), &at(9)).unwrap();
-        }
-        let l = Lookahead { upto: None, statements: s.found };
-        let hit = |d: &str, t: &str| l.changed(&at(4), d, t).is_some();
-        assert!(hit("d", "t") && hit("d", "a") && hit("e", "b") && hit("f", "any") && !hit("d", "b") && !hit("e", "t"));
+    fn only_what_lies_behind_counts() {
+        let l =
+            scanned(&["BEGIN", "INSERT INTO t VALUES (1)", "ALTER TABLE t ADD x int", "ALTER TABLE u ENGINE=InnoDB"]);
+        assert_eq!(followed(&l, 5, "t"), (Some("d.t".into()), Some(30)));
+        assert_eq!(followed(&l, 30, "t"), (Some("d.t".into()), None));
+        assert_eq!(followed(&l, 5, "T"), (Some("d.T".into()), None));
+        assert_eq!(followed(&l, 5, "u"), (Some("d.u".into()), None));
+        let far = l.follow(&Place { file: "b.000010".into(), offset: 4 }, &name("t"), &Draft::unknown());
+        assert_eq!(far.changed, None);
+    }
+    #[test]
+    fn names_are_followed_and_ends_found() {
+        let l = scanned(&[
+            "RENAME TABLE a TO e._a_del, _a_gho TO a",
+            "ALTER TABLE a RENAME b",
+            "CREATE TABLE IF NOT EXISTS b LIKE z",
+            "DROP TABLE e._a_del",
+            "CREATE INDEX i ON b (x)",
+        ]);
+        assert_eq!(followed(&l, 4, "_a_gho"), (Some("d.b".into()), None));
+        assert_eq!(followed(&l, 4, "a"), (None, Some(40)));
+        assert_eq!(followed(&scanned(&["DROP DATABASE d"]), 4, "any"), (None, Some(10)));
+        assert_eq!(
+            followed(&scanned(&["ALTER TABLE p EXCHANGE PARTITION x WITH TABLE q"]), 4, "any"),
+            (None, Some(10))
+        );
     }
 }

@@ -14,18 +14,21 @@ use crate::{
     assembler::{Assembler, Setup},
     cascade,
     catalog::{self, Server},
+    config::Config,
     conn::{From, Link},
     errors,
     flavor::Flavor,
     gtid::{GtidPos, GtidSet},
+    history::{Draft, History},
+    lookahead::Lookahead,
     position::{self, Gtids, Place, Stand},
     snapshot::{MySqlSnapshotter, Shared},
     source::{MySqlSource, Start},
     sql,
 };
 use mysql_async::{Conn, prelude::Queryable};
-use seachange_sdk::{Error, Kind, Opened, Position, Result, Retry, Side};
-use std::sync::Arc;
+use seachange_sdk::{Error, Kind, Opened, Result, Resume, Retry, Side};
+use std::{collections::BTreeSet, sync::Arc};
 
 const AGAIN: &str = "start the pipeline under a new name, so that it takes a new snapshot";
 
@@ -204,8 +207,40 @@ async fn resume(conn: &mut Conn, server: &Server, mut stand: Stand) -> Result<St
     Ok(stand)
 }
 
+/// The columns of all captured tables where a new stream begins.
+async fn columns_at(
+    conn: &mut Conn,
+    server: &Server,
+    config: &Config,
+    place: &Place,
+    ahead: &mut Lookahead,
+    history: &mut History,
+) -> Result<()> {
+    let captured: Vec<_> = catalog::tables(conn).await?;
+    let captured: Vec<_> = captured.iter().filter(|t| config.selection.table(&t.database, &t.name)).collect();
+    let databases: BTreeSet<&str> = captured.iter().map(|t| t.database.as_str()).collect();
+    let mut found = Vec::new();
+    for database in databases {
+        for (table, described) in catalog::tables_of(conn, server, database).await? {
+            if config.selection.table(database, &table) {
+                found.push((server.folding.table(database, &table), described));
+            }
+        }
+    }
+    // What was altered behind the place is not what the catalog says, or not yet: it is asked again when that comes.
+    let end = server.log_end(conn).await?.0;
+    ahead.read(config, place, &end).await?;
+    for (name, described) in found {
+        let followed = ahead.follow(place, &name, &Draft::unknown());
+        if followed.changed.is_none() && followed.name.as_ref() == Some(&name) {
+            history.set(name, Some(&described));
+        }
+    }
+    Ok(())
+}
+
 /// Opens stream and snapshotter.
-pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Opened> {
+pub async fn open(of: &Configuration, at: Option<&Resume>) -> Result<Opened> {
     let connector = sql::Connector::new(of.config.clone());
     let mut conn = connector.connect().await?;
     let server = Server::ask(&mut conn).await?;
@@ -216,10 +251,16 @@ pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Ope
     }
     let collations = catalog::collations(&mut conn, &server).await?;
     let selection = position::fingerprint(&of.config.selection);
-    let mut stand = match position {
-        None => first(&mut conn, &server).await?,
-        Some(p) => {
-            let stand = Stand::decode(p)?;
+    let mut ahead = Lookahead::new(server.folding, collations.clone());
+    let mut history = History::load(server.folding, &at.map(|a| a.kept.clone()).unwrap_or_default())?;
+    let mut stand = match at {
+        None => {
+            let stand = first(&mut conn, &server).await?;
+            columns_at(&mut conn, &server, &of.config, &stand.place, &mut ahead, &mut history).await?;
+            stand
+        }
+        Some(a) => {
+            let stand = Stand::decode(&a.position)?;
             if stand.rows > 0 && stand.selection != selection {
                 return Err(Error::new(
                     Kind::Config,
@@ -247,17 +288,18 @@ pub async fn open(of: &Configuration, position: Option<&Position>) -> Result<Ope
     };
     link.dump(&of.config, &from).await?;
     let position = stand.encode();
+    let kept = history.take_changes();
     let snapshotter = MySqlSnapshotter::new(Shared {
         connector: connector.clone(),
         server: server.clone(),
         collations: collations.clone(),
         start: stand.clone(),
     });
-    let assembler =
-        Assembler::new(Setup { flavor: server.flavor, selection: of.config.selection.clone(), collations, stand });
-    let source = MySqlSource::new(Start { link, assembler, connector, server, confirmed: of.confirmed.clone() });
+    let selection = of.config.selection.clone();
+    let assembler = Assembler::new(Setup { flavor: server.flavor, selection, collations, stand, history });
+    let source = MySqlSource::new(Start { link, assembler, connector, server, ahead, confirmed: of.confirmed.clone() });
     if let Err(e) = conn.disconnect().await {
         tracing::debug!(error = %e, "closing the session that opened the stream");
     }
-    Ok(Opened { source: Box::new(source), snapshotter: Arc::new(snapshotter), position })
+    Ok(Opened { source: Box::new(source), snapshotter: Arc::new(snapshotter), position, kept })
 }

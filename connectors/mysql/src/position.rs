@@ -101,27 +101,37 @@ pub fn fingerprint(selection: &seachange_sdk::Selection) -> u64 {
 const VERSION: u8 = 1;
 
 #[cold]
-fn unreadable(what: &str) -> Error {
-    Error::new(Kind::State, Side::Own, Retry::Never, format!("the stored position cannot be read: {what}"))
+pub(crate) fn unreadable(what: &str) -> Error {
+    Error::new(Kind::State, Side::Own, Retry::Never, format!("what is stored of the place in the log cannot be read: {what}"))
         .fix("it was written by another version of Seachange, or damaged; start the pipeline under a new name to begin again")
 }
 
-fn put(out: &mut Vec<u8>, s: &str) {
+pub(crate) fn put(out: &mut Vec<u8>, s: &str) {
     out.extend((s.len() as u32).to_le_bytes());
     out.extend(s.as_bytes());
 }
 
-struct Read<'a>(crate::wire::Bytes<'a>);
-impl Read<'_> {
-    fn text(&mut self) -> Result<String> {
+pub(crate) struct Read<'a>(crate::wire::Bytes<'a>);
+impl<'a> Read<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Read<'a> {
+        Read(crate::wire::Bytes::new(bytes))
+    }
+    pub(crate) fn text(&mut self) -> Result<String> {
         let n = self.0.u32().map_err(|_| unreadable("it is cut off"))? as usize;
         let bytes = self.0.take(n).map_err(|_| unreadable("it is cut off"))?;
         String::from_utf8(bytes.to_vec()).map_err(|_| unreadable("it holds what is no text"))
     }
-    fn number(&mut self) -> Result<u64> {
+    pub(crate) fn number(&mut self) -> Result<u64> {
         self.0.u64().map_err(|_| unreadable("it is cut off"))
     }
-    fn byte(&mut self) -> Result<u8> {
+    pub(crate) fn small(&mut self) -> Result<u32> {
+        self.0.u32().map_err(|_| unreadable("it is cut off"))
+    }
+    /// Nothing may be left.
+    pub(crate) fn end(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(unreadable("there is more than there should be")) }
+    }
+    pub(crate) fn byte(&mut self) -> Result<u8> {
         self.0.u8().map_err(|_| unreadable("it is cut off"))
     }
 }
@@ -156,7 +166,7 @@ impl Stand {
     }
     /// From what the core has stored.
     pub fn decode(position: &Position) -> Result<Stand> {
-        let mut r = Read(crate::wire::Bytes::new(&position.0));
+        let mut r = Read::new(&position.0);
         let version = r.byte()?;
         if version != VERSION {
             return Err(unreadable(&format!("its version is {version}, this program knows {VERSION}")));
@@ -181,9 +191,7 @@ impl Stand {
                 Some((place, r.text()?.parse().map_err(|_| unreadable("its GTID position is damaged"))?))
             }
         };
-        if !r.0.is_empty() {
-            return Err(unreadable("there is more than there should be"));
-        }
+        r.end()?;
         Ok(Stand { server, gtids, place, rows, inside, selection, restart })
     }
 }
@@ -237,7 +245,7 @@ impl Seen {
     }
     /// From what the core hands back.
     pub fn decode(fence: &Fence) -> Result<Seen> {
-        let mut r = Read(crate::wire::Bytes::new(&fence.0));
+        let mut r = Read::new(&fence.0);
         let before = match r.byte()? {
             1 => Some(r.text()?.parse()?),
             _ => None,

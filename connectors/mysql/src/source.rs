@@ -7,17 +7,18 @@
 //! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
 
 use crate::{
-    assembler::{Assembler, Need, Taken},
+    assembler::{Assembler, Need, Taken, Why},
     catalog::{self, Server},
     columns::CatalogTable,
     conn::Link,
+    history::Draft,
     lookahead::{self, Lookahead},
     position::{Place, Seen, Stand},
     sql,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use mysql_async::Conn;
+use mysql_async::{Conn, prelude::Queryable};
 use seachange_sdk::{Batch, Cut, Error, Fence, Kind, Limit, Position, Result, Source, Txn, TxnId};
 use std::{
     convert::Infallible,
@@ -31,6 +32,10 @@ const IDLE: Duration = Duration::from_millis(500);
 const AHEAD: usize = 1 << 20;
 /// The catalog must answer within this time.
 const CATALOG: Duration = Duration::from_secs(60);
+/// Seconds that the catalog's session waits for a table that is locked.
+const LOCK: u32 = 20;
+/// The catalog is asked again, at most so often, when a table has changed while it was asked.
+const LOOKS: usize = 5;
 
 /// What the stream shares with [`crate::Configuration`]: the newest confirmed place.
 pub type Confirmed = Arc<Mutex<Option<Place>>>;
@@ -43,7 +48,7 @@ pub struct MySqlSource {
     server: Server,
     session: Option<Conn>,
     /// An event that waits for the catalog, and whether it came out of a packed transaction.
-    waiting: Option<(Bytes, bool, Need)>,
+    waiting: Option<(Bytes, bool, Box<Need>)>,
     ahead: Lookahead,
     read_timeout: Duration,
     begun: bool,
@@ -63,6 +68,8 @@ pub struct Start {
     pub connector: sql::Connector,
     /// The server.
     pub server: Server,
+    /// The statements ahead, as far as they are known.
+    pub ahead: Lookahead,
     /// For [`crate::Configuration`].
     pub confirmed: Confirmed,
 }
@@ -70,7 +77,7 @@ pub struct Start {
 impl MySqlSource {
     /// From an open connection.
     pub fn new(start: Start) -> MySqlSource {
-        let Start { link, assembler, connector, server, confirmed } = start;
+        let Start { link, assembler, connector, server, ahead, confirmed } = start;
         let read_timeout = connector.config().read_timeout;
         MySqlSource {
             link: Some(link),
@@ -80,7 +87,7 @@ impl MySqlSource {
             server,
             session: None,
             waiting: None,
-            ahead: Lookahead::default(),
+            ahead,
             read_timeout,
             begun: false,
             confirmed,
@@ -89,30 +96,79 @@ impl MySqlSource {
         }
     }
 
-    /// The catalog's description of a table, if it is that of the place at which the stream is.
+    /// The catalog's description of a table, as it is needed.
     async fn describe(&mut self, need: &Need) -> Result<Option<CatalogTable>> {
-        let described = self.ask(&need.database, &need.table).await?;
-        if need.exact {
-            let (from, here) = (self.assembler.boundary(), self.assembler.here());
-            let end = match &mut self.session {
-                Some(s) => self.server.log_end(s).await?.0,
-                None => return Err(Error::bug("no session")),
+        let (at, draft, barrier) = match &need.why {
+            Why::Hints => return self.ask(&need.database, &need.table, false).await,
+            // A row stands in the log: whoever altered the table before it has ended.
+            Why::Columns => (self.assembler.here(), Draft::unknown(), false),
+            Why::After { at, draft } => (at.clone(), draft.clone(), true),
+        };
+        let from = self.assembler.boundary();
+        let name = self.server.folding.table(&need.database, &need.table);
+        let mut followed = None;
+        for _ in 0..LOOKS {
+            self.read_ahead(&from).await?;
+            let before = self.ahead.follow(&at, &name, &draft);
+            let Some((database, table)) = before.name.clone() else {
+                followed = Some((before, None));
+                break;
             };
-            self.ahead.read(self.connector.config(), &from, &end).await?;
-            if let Some(at) = self.ahead.changed(&here, &need.database, &need.table) {
-                return Err(lookahead::moved_on(need, &here, at));
+            let described = self.ask(&database, &table, barrier).await?;
+            self.read_ahead(&from).await?;
+            let after = self.ahead.follow(&at, &name, &draft);
+            let still = after == before;
+            followed = Some((after, described));
+            if still {
+                break;
             }
         }
-        Ok(described)
+        let Some((end, described)) = followed else { return Err(Error::bug("a catalog that was not asked")) };
+        let found = match &described {
+            Some(c) if end.changed.is_none() => Some(c.clone()),
+            Some(c) => draft.solve(&end.draft, c),
+            None => draft.known(),
+        };
+        match (found, &need.why, &end.changed) {
+            (None, Why::Columns, Some(changed)) => Err(lookahead::moved_on(&need.database, &need.table, &at, changed)),
+            (found, ..) => Ok(found),
+        }
     }
 
-    async fn ask(&mut self, database: &str, table: &str) -> Result<Option<CatalogTable>> {
+    /// Knows the statements up to the log's end as it is now.
+    async fn read_ahead(&mut self, from: &Place) -> Result<()> {
+        let server = self.server.clone();
+        let end = server.log_end(self.session(false).await?).await?.0;
+        self.ahead.read(self.connector.config(), from, &end).await
+    }
+
+    async fn session(&mut self, fresh: bool) -> Result<&mut Conn> {
+        if fresh || self.session.is_none() {
+            let mut session = self.connector.connect().await?;
+            let waits = format!("SET SESSION lock_wait_timeout = {LOCK}");
+            session.query_drop(waits).await.map_err(|e| crate::errors::sql("opening a session", e))?;
+            self.session = Some(session);
+        }
+        self.session.as_mut().ok_or_else(|| Error::bug("no session"))
+    }
+
+    /// What the catalog says of a table, with `barrier` after the statements on it that stand in the log.
+    async fn ask(&mut self, database: &str, table: &str, barrier: bool) -> Result<Option<CatalogTable>> {
+        let server = self.server.clone();
         for fresh in [false, true] {
-            if fresh || self.session.is_none() {
-                self.session = Some(self.connector.connect().await?);
-            }
-            let Some(session) = &mut self.session else { return Err(Error::bug("no session")) };
-            match tokio::time::timeout(CATALOG, catalog::table(session, &self.server, database, table)).await {
+            let session = self.session(fresh).await?;
+            let asked = async {
+                if barrier && !catalog::settled(session, database, table).await? {
+                    tracing::warn!(
+                        database,
+                        table,
+                        "the table is locked; its columns are asked for when rows of it come"
+                    );
+                    return Ok(None);
+                }
+                catalog::table(session, &server, database, table).await
+            };
+            match tokio::time::timeout(CATALOG, asked).await {
                 // The session may have been idle for days: once more on a new one.
                 Ok(Err(e)) if e.kind() == Kind::Connect && !fresh => {}
                 Ok(r) => return r,
@@ -167,7 +223,7 @@ impl Source for MySqlSource {
                 let need = need.clone();
                 let described = self.describe(&need).await?;
                 let Some((event, unpacked, _)) = self.waiting.take() else { continue };
-                self.assembler.provide(need.database, need.table, described);
+                self.assembler.provide(&need.database, &need.table, described);
                 self.take(event, unpacked, batch, &limit)?;
                 continue;
             }

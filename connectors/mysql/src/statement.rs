@@ -1,8 +1,15 @@
 //! Statements of the log: which ones may have changed a captured table, without a grammar of SQL.
 //!
 //! A statement is cut into words, names and strings, with comments left out (and the contents of `/*! ... */` left in, as the
-//! server does), and only its head is read. What cannot change a table is passed over without being understood. What may
-//! have changed one is answered with the names it says; where no name can be found, with "any table".
+//! server does), and only its skeleton is read. What cannot change a table is passed over without being understood. What may
+//! have changed one is answered with the names it says and what became of them ([`alter`]); where no name can be found, with
+//! "any table".
+
+pub mod alter;
+
+use crate::{charset::Collations, event};
+use alter::What;
+use std::borrow::Cow;
 
 /// A table as a statement names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +43,8 @@ pub enum Statement {
     XaRollback(String),
     /// These tables were made, altered, renamed or dropped; empty: any table may have been.
     Tables {
-        /// Them.
-        tables: Vec<Named>,
+        /// Them, in the order in which it happened.
+        changes: Vec<(Named, What)>,
         /// Rows follow in the same transaction (`CREATE TABLE ... SELECT`).
         rows_follow: bool,
     },
@@ -189,11 +196,26 @@ impl Parser<'_> {
         }
         Some(Named { database: None, table: first })
     }
-    fn if_exists(&mut self) {
-        if self.is("IF") {
+    fn if_exists(&mut self) -> bool {
+        let is = self.is("IF");
+        if is {
             self.is("NOT");
             self.is("EXISTS");
         }
+        is
+    }
+}
+
+/// A statement's text in UTF-8, which the log holds in the character set of the session that made it. Bytes that are no text
+/// there stay as they are: a name that holds such is then one that no catalog has.
+pub fn text<'a>(text: &'a [u8], status: &event::Status, collations: &Collations) -> Cow<'a, [u8]> {
+    let charset = status.charset.and_then(|id| collations.charset(id.into())).filter(|c| !c.is_binary());
+    match charset {
+        Some(charset) if !text.is_ascii() => match charset.decode(text) {
+            Ok(Cow::Owned(decoded)) => Cow::Owned(decoded.into_bytes()),
+            _ => Cow::Borrowed(text),
+        },
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -209,7 +231,8 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
     let mut p = Parser { tokens: tokens.peekable() };
     while p.sign('(') {}
     let Some(first) = p.word() else { return Statement::Other };
-    let any = || Statement::Tables { tables: Vec::new(), rows_follow: false };
+    let any = || Statement::Tables { changes: Vec::new(), rows_follow: false };
+    let one = |table, what| Statement::Tables { changes: vec![(table, what)], rows_follow: false };
     match first.as_str() {
         "BEGIN" => Statement::Begin,
         "START" if p.is("TRANSACTION") => Statement::Begin,
@@ -243,18 +266,19 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
                 return Statement::Other;
             }
             if p.is("TABLE") {
-                p.if_exists();
+                let if_missing = p.if_exists();
                 let Some(table) = p.table() else { return any() };
                 // `... START TRANSACTION` at the end: MySQL logs the rows of CREATE TABLE ... SELECT behind it
                 let tail: Vec<Token> = p.tokens.collect();
                 let word = |t: Option<&Token>, w: &str| matches!(t, Some(Token::Word(x)) if x.eq_ignore_ascii_case(w));
                 let n = tail.len();
                 let rows_follow = n >= 2 && word(tail.get(n - 2), "START") && word(tail.get(n - 1), "TRANSACTION");
-                return Statement::Tables { tables: vec![table], rows_follow };
+                let what = What::Created { like: alter::created(&tail), if_missing };
+                return Statement::Tables { changes: vec![(table, what)], rows_follow };
             }
             while p.any(&["ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]) {}
             if p.is("INDEX") {
-                return on(&mut p).map_or_else(any, |t| Statement::Tables { tables: vec![t], rows_follow: false });
+                return on(&mut p).map_or_else(any, |t| one(t, What::Altered(Vec::new())));
             }
             Statement::Other
         }
@@ -265,30 +289,17 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
             }
             p.if_exists();
             let Some(table) = p.table() else { return any() };
-            let mut tables = vec![table];
-            // ALTER TABLE a RENAME [TO|AS] b: the new name is another table that has changed. Inside of parentheses and
-            // behind RENAME COLUMN, INDEX, KEY stand other names.
-            let mut depth = 0u32;
-            while let Some(token) = p.tokens.next() {
-                match token {
-                    Token::Sign('(') => depth += 1,
-                    Token::Sign(')') => depth = depth.saturating_sub(1),
-                    Token::Word(w)
-                        if depth == 0 && w.eq_ignore_ascii_case("RENAME") && !p.any(&["COLUMN", "INDEX", "KEY"]) =>
-                    {
-                        if !p.any(&["TO", "AS"]) {
-                            p.sign('=');
-                        }
-                        tables.extend(p.table());
-                    }
-                    Token::Word(w) if depth == 0 && w.eq_ignore_ascii_case("EXCHANGE") => {
-                        // EXCHANGE PARTITION p WITH TABLE t: the rows change places, and are nowhere in the log
-                        return Statement::Tables { tables: Vec::new(), rows_follow: false };
-                    }
-                    _ => {}
-                }
+            let tail: Vec<Token> = p.tokens.collect();
+            if outside(&tail).any(|(_, w)| w.eq_ignore_ascii_case("EXCHANGE")) {
+                // EXCHANGE PARTITION p WITH TABLE t: the rows change places, and are nowhere in the log
+                return any();
             }
-            Statement::Tables { tables, rows_follow: false }
+            let mut changes = vec![(table.clone(), alter::altered(&tail))];
+            // ALTER TABLE a RENAME [TO|AS] b. Inside of parentheses and behind RENAME COLUMN, INDEX, KEY stand other names.
+            let renames = outside(&tail).filter(|(_, w)| w.eq_ignore_ascii_case("RENAME"));
+            let new = renames.filter_map(|(i, _)| alter::new_name(tail.get(i + 1..)?)).last();
+            changes.extend(new.map(|n| (table, What::Renamed(n))));
+            Statement::Tables { changes, rows_follow: false }
         }
         "DROP" => {
             if p.is("TEMPORARY") {
@@ -304,7 +315,11 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
             }
             while p.any(&["ONLINE", "OFFLINE"]) {}
             if p.is("INDEX") {
-                return on(&mut p).map_or_else(any, |t| Statement::Tables { tables: vec![t], rows_follow: false });
+                let key = |t: &Option<String>| t.as_deref().is_some_and(|n| n.eq_ignore_ascii_case("PRIMARY"));
+                p.if_exists();
+                let name = p.name();
+                let clauses = if key(&name) { vec![alter::Clause::Key(Vec::new())] } else { Vec::new() };
+                return on(&mut p).map_or_else(any, |t| one(t, What::Altered(clauses)));
             }
             Statement::Other
         }
@@ -328,25 +343,41 @@ fn on(p: &mut Parser<'_>) -> Option<Named> {
 
 /// `a, b` or, with `renamed`, `a TO b, c TO d`.
 fn list(p: &mut Parser<'_>, renamed: bool) -> Statement {
-    let mut tables = Vec::new();
+    let mut changes = Vec::new();
     loop {
-        match p.table() {
-            Some(t) => tables.push(t),
-            None => return Statement::Tables { tables: Vec::new(), rows_follow: false },
-        }
+        let Some(table) = p.table() else { return Statement::Tables { changes: Vec::new(), rows_follow: false } };
+        let mut what = What::Dropped;
         if renamed {
             // MariaDB: RENAME TABLE a WAIT 5 TO b
             while p.tokens.next_if(|t| !matches!(t, Token::Word(w) if w.eq_ignore_ascii_case("TO"))).is_some() {}
             p.is("TO");
             match p.table() {
-                Some(t) => tables.push(t),
-                None => return Statement::Tables { tables: Vec::new(), rows_follow: false },
+                Some(t) => what = What::Renamed(t),
+                None => return Statement::Tables { changes: Vec::new(), rows_follow: false },
             }
         }
+        changes.push((table, what));
         if !p.sign(',') {
-            return Statement::Tables { tables, rows_follow: false };
+            return Statement::Tables { changes, rows_follow: false };
         }
     }
+}
+
+/// Words outside of parentheses, and where they stand.
+fn outside(tokens: &[Token]) -> impl Iterator<Item = (usize, &str)> {
+    let mut depth = 0i32;
+    tokens.iter().enumerate().filter_map(move |(i, t)| match t {
+        Token::Sign('(') => {
+            depth += 1;
+            None
+        }
+        Token::Sign(')') => {
+            depth -= 1;
+            None
+        }
+        Token::Word(w) if depth == 0 => Some((i, w.as_str())),
+        _ => None,
+    })
 }
 
 /// The name of XA COMMIT and XA ROLLBACK: `X'6162',X'',1`, as the servers write it in the log.
@@ -375,8 +406,16 @@ mod tests {
 
     fn tables(text: &str) -> Vec<String> {
         match read(text.as_bytes(), false, false) {
-            Statement::Tables { tables, .. } => {
-                tables.iter().map(|t| format!("{}.{}", t.database.as_deref().unwrap_or(""), t.table)).collect()
+            Statement::Tables { changes, .. } => {
+                let name = |t: &Named| format!("{}.{}", t.database.as_deref().unwrap_or(""), t.table);
+                let both = |(t, what): &(Named, What)| match what {
+                    What::Renamed(to) if changes.len() > 1 && changes[0].0 == *t && changes[0].1 != *what => {
+                        vec![name(to)]
+                    }
+                    What::Renamed(to) => vec![name(t), name(to)],
+                    _ => vec![name(t)],
+                };
+                changes.iter().flat_map(both).collect()
             }
             other => panic!("{text}: {other:?}"),
         }
@@ -410,19 +449,13 @@ mod tests {
     #[test]
     fn quotes_as_the_session_had_them() {
         let t = read(br#"ALTER TABLE "a b" ADD c int"#, true, false);
-        assert_eq!(
-            t,
-            Statement::Tables { tables: vec![Named { database: None, table: "a b".into() }], rows_follow: false }
-        );
+        let named = |n: &str| Named { database: None, table: n.into() };
+        let Statement::Tables { changes, .. } = t else { panic!("{t:?}") };
+        assert_eq!(changes[0].0, named("a b"));
         // a backslash at the end of a string, with and without escapes
         let text = br"ALTER TABLE t COMMENT '\', RENAME TO u -- '";
-        assert_eq!(
-            read(text, false, true),
-            Statement::Tables {
-                tables: vec![Named { database: None, table: "t".into() }, Named { database: None, table: "u".into() }],
-                rows_follow: false,
-            }
-        );
+        let Statement::Tables { changes, .. } = read(text, false, true) else { panic!() };
+        assert_eq!(changes, [(named("t"), What::Altered(vec![])), (named("t"), What::Renamed(named("u")))]);
         assert_eq!(tables(std::str::from_utf8(text).unwrap()), [".t"]);
     }
     #[test]

@@ -36,7 +36,7 @@ async fn positions_that_cannot_be_gone_on_from() {
         server.script(&db, KV).await;
         let start = server.open(&[&format!("{db}.*")], None).await.position;
         let open = async |p: &Position| -> Result<()> {
-            let mut opened = server.configured(&[&format!("{db}.*")], 5).open(Some(p)).await?;
+            let mut opened = server.configured(&[&format!("{db}.*")], 5).open(Some(&p.clone().into())).await?;
             let mut batch = seachange_sdk::Batch::default();
             loop {
                 tokio::time::timeout(DEADLINE, opened.source.fill(&mut batch, LIMIT))

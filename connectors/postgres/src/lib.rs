@@ -32,7 +32,7 @@ mod open;
 use async_trait::async_trait;
 use config::Config;
 use position::{Lsn, PgPosition};
-use seachange_sdk::{Check, Configured, Connector, Fault, Opened, Position, Result, SourceStatus};
+use seachange_sdk::{Check, Configured, Connector, Fault, Opened, Position, Result, Resume, SourceStatus};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -89,8 +89,8 @@ impl Configured for Configuration {
     async fn check(&self) -> Vec<Check> {
         check::check(&self.config).await
     }
-    async fn open(&self, resume: Option<&Position>) -> Result<Opened> {
-        open::open(&self.config, resume, false).await
+    async fn open(&self, resume: Option<&Resume>) -> Result<Opened> {
+        open::open(&self.config, resume.map(|r| &r.position), false).await
     }
     async fn status(&self) -> Result<SourceStatus> {
         let mut session = self.session.lock().await;

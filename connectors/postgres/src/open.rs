@@ -154,7 +154,12 @@ pub async fn open(config: &Arc<Config>, resume: Option<&Position>, binary: bool)
         wal: server.wal,
         binary,
     });
-    Ok(Opened { source: Box::new(source), snapshotter: Arc::new(snapshotter), position: position.encode() })
+    Ok(Opened {
+        source: Box::new(source),
+        snapshotter: Arc::new(snapshotter),
+        position: position.encode(),
+        kept: vec![],
+    })
 }
 
 /// Where to start on an existing slot, or why that cannot be.

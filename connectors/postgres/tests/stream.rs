@@ -4,7 +4,7 @@
 
 use seachange_postgres::{Configuration, Postgres, config::Config, conn::Replication, sql::Connector as Sql};
 use seachange_sdk::{
-    Batch, Cell, Configured, Connector, Cut, Kind, Limit, Op, Outcome, Position, Retry, Source, Span, Txn,
+    Batch, Cell, Configured, Connector, Cut, Kind, Limit, Op, Outcome, Position, Resume, Retry, Source, Span, Txn,
 };
 use std::{
     io::Write as _,
@@ -98,8 +98,9 @@ impl Lab {
     }
     async fn open(&self, c: &Arc<dyn Configured>, at: Option<&Position>) -> (Box<dyn Source>, Position) {
         let until = Instant::now() + DEADLINE;
+        let at = at.cloned().map(Resume::from);
         loop {
-            match c.open(at).await {
+            match c.open(at.as_ref()).await {
                 Ok(o) => return (o.source, o.position),
                 Err(e) if e.retryable() == Retry::Backoff && Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -235,7 +236,8 @@ async fn changes_cut_after_each_and_reopened() {
         assert_eq!(got, want, "cut after every change");
         // And by the kit that every connector must pass: the whole rest, after each change, cut finely and coarsely.
         let (lab, c) = (&lab, &c);
-        let open = async |at: Position| Ok(lab.open(c, Some(&at)).await.0);
+        let open = async |at: Resume| Ok(lab.open(c, Some(&at.position)).await.0);
+        let start = Resume::from(start);
         let kit = seachange_sdk::kit::cut_after_every_change(open, &start, EXPECTED.len());
         let cuts = timeout(2 * DEADLINE, kit).await.expect("in time").expect("conforms");
         // Every change ends a cut but the first of the two tables that one TRUNCATE names: they are one message.
@@ -365,7 +367,7 @@ async fn what_is_gone_is_a_gap() {
         let c = lab.configured("");
         let (mut source, start) = lab.open(&c, None).await;
         // In use.
-        let e = c.open(Some(&start)).await.err().expect("the slot is in use");
+        let e = c.open(Some(&start.clone().into())).await.err().expect("the slot is in use");
         assert_eq!((e.kind(), e.retryable()), (Kind::Connect, Retry::Backoff), "{e:?}");
         assert!(e.remedy().unwrap().contains("pg_terminate_backend("), "{e:?}");
         // Moved on.
@@ -374,7 +376,7 @@ async fn what_is_gone_is_a_gap() {
         source.confirm(&p);
         source.close().await.unwrap();
         let e = loop {
-            match c.open(Some(&start)).await.err().expect("the slot has moved") {
+            match c.open(Some(&start.clone().into())).await.err().expect("the slot has moved") {
                 e if e.retryable() == Retry::Backoff => tokio::time::sleep(Duration::from_millis(20)).await,
                 e => break e,
             }
@@ -385,7 +387,7 @@ async fn what_is_gone_is_a_gap() {
         drop(source);
         // Gone.
         lab.clean().await;
-        let e = c.open(Some(&p)).await.err().expect("the slot is gone");
+        let e = c.open(Some(&p.clone().into())).await.err().expect("the slot is gone");
         assert_eq!((e.kind(), e.retryable()), (Kind::Gap, Retry::Never), "{e:?}");
     }
 }
@@ -617,7 +619,10 @@ async fn tls_modes() {
             if let Err(e) = &result {
                 assert_eq!(e.retryable(), Retry::Operator, "{e:?}");
             }
-            let kind = result.as_ref().map(|()| ()).map_err(|e| e.kind());
+            let kind = match &result {
+                Ok(()) => Ok(()),
+                Err(e) => Err(e.kind()),
+            };
             assert_eq!(kind, works, "{mode} {root} {extra} {result:?}");
         }
     }

@@ -7,7 +7,10 @@
 //! Invariants, on which the encoder relies: a cell's span lies inside its change's chunk; a change's image has exactly
 //! as many cells as its table has columns; changes stand in source order; `txn` and `table` index this batch's vectors.
 
-use crate::{position::Position, schema::TableSchema};
+use crate::{
+    position::{Keep, Position},
+    schema::TableSchema,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -189,6 +192,8 @@ pub struct Batch {
     pub txns: Vec<Txn>,
     /// The tables (one entry a schema version) that the changes belong to.
     pub tables: Vec<Arc<TableSchema>>,
+    /// What the connector stores with the cut: see [`crate::Kept`].
+    pub kept: Vec<Keep>,
     /// Where it ends.
     pub cut: Cut,
     /// Bytes of row images held, the measure of [`crate::Limit::bytes`].
@@ -205,6 +210,7 @@ impl Default for Batch {
             cells: Vec::new(),
             txns: Vec::new(),
             tables: Vec::new(),
+            kept: Vec::new(),
             cut: Cut::Open,
             bytes: 0,
             server_us: 0,
@@ -221,6 +227,7 @@ impl Batch {
         self.cells.clear();
         self.txns.clear();
         self.tables.clear();
+        self.kept.clear();
         self.changes.shrink_to(KEEP);
         self.cells.shrink_to(KEEP * 8);
         self.cut = Cut::Open;

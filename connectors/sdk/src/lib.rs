@@ -10,7 +10,7 @@
 //! | [`batch`] | rows as offsets into the bytes the database sent |
 //! | [`value`] | the borrowed value that a column's decoder hands to an encoder |
 //! | [`schema`] | tables, columns, types, the layout of the `source` block |
-//! | [`position`] | opaque positions and fences |
+//! | [`position`] | opaque positions and fences, and what is kept beside them |
 //! | [`source`] | the contracts |
 //! | [`error`] | errors that know whether to retry and what to do next |
 //! | [`config`] | faults of a configuration, secrets |
@@ -30,7 +30,7 @@ pub mod value;
 pub use batch::{Batch, Cell, Change, Cut, Op, Span, Txn};
 pub use config::{Fault, Secret};
 pub use error::{Error, Kind, Result, Retry, Side};
-pub use position::{Fence, Position, TxnId};
+pub use position::{Fence, Keep, Kept, Position, Resume, TxnId};
 pub use schema::{Column, SourceField, SourceLayout, SourceValue, TableId, TableKind, TableSchema, Type};
 pub use select::Selection;
 pub use source::{

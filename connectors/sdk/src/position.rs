@@ -1,7 +1,7 @@
-//! Positions and fences: the connector's business, the core's cargo.
+//! Positions, fences and what is kept beside them: the connector's business, the core's cargo.
 
 use bytes::Bytes;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// A transaction's number as the snapshot merge sees it. PostgreSQL: the 64-bit full transaction id.
 pub type TxnId = u64;
@@ -15,6 +15,39 @@ pub struct Position(pub Bytes);
 /// behind every commit that it sees).
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Fence(pub Bytes);
+
+/// What a connector keeps beside its position, by key: what it must know there and the log does not tell again (the columns
+/// that tables had). The core stores it in the same transaction as the position and hands both back; it never parses it.
+pub type Kept = BTreeMap<String, Bytes>;
+
+/// A change of [`Kept`]: an entry to store, or (`None`) to forget.
+pub type Keep = (String, Option<Bytes>);
+
+/// Where a source goes on: the position, and what was kept as of it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Resume {
+    /// The position.
+    pub position: Position,
+    /// Every change of [`crate::Opened::kept`] and [`crate::Batch::kept`] up to there, applied in order.
+    pub kept: Kept,
+}
+
+impl From<Position> for Resume {
+    /// Beside which nothing was kept.
+    fn from(position: Position) -> Resume {
+        Resume { position, kept: Kept::new() }
+    }
+}
+
+/// Applies changes in order.
+pub fn keep(kept: &mut Kept, changes: impl IntoIterator<Item = Keep>) {
+    for (key, value) in changes {
+        match value {
+            Some(v) => kept.insert(key, v),
+            None => kept.remove(&key),
+        };
+    }
+}
 
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))

@@ -8,7 +8,7 @@ use crate::{
     batch::Batch,
     config::Fault,
     error::Result,
-    position::{Fence, Position, TxnId},
+    position::{Fence, Keep, Position, Resume, TxnId},
     schema::{TableId, TableSchema},
 };
 use async_trait::async_trait;
@@ -165,6 +165,8 @@ pub struct Opened {
     pub snapshotter: Arc<dyn Snapshotter>,
     /// Where the stream starts: the position resumed from, or the place where a new one begins.
     pub position: Position,
+    /// What is to be stored with `position` before anything is streamed, beside what was stored already.
+    pub kept: Vec<Keep>,
 }
 
 /// How a preflight check ended.
@@ -194,9 +196,10 @@ pub trait Configured: Send + Sync {
     fn describe(&self) -> String;
     /// Every preflight check, changing nothing. Reports all problems, not the first.
     async fn check(&self) -> Vec<Check>;
-    /// Makes what is missing (publication, slot) where it may, and opens the stream after `resume`. Fails with
+    /// Makes what is missing (publication, slot) where it may, and opens the stream after `resume`; without it, where a new
+    /// stream begins. Fails with
     /// [`crate::Kind::Gap`] when the log no longer holds what comes after it.
-    async fn open(&self, resume: Option<&Position>) -> Result<Opened>;
+    async fn open(&self, resume: Option<&Resume>) -> Result<Opened>;
     /// The state of the pipeline's place in the log. Called every few seconds, on a connection of its own.
     async fn status(&self) -> Result<SourceStatus>;
     /// A position for a person: `LSN 0/16B3748`.

@@ -1,11 +1,13 @@
 //! Statements of the log: ends of transactions, rollbacks, tables that change, and rows that are not there.
 
-use super::{Assembler, EVENT_MOST, Id, Mark, Taken, count_table, names_of, stop};
+use super::{Assembler, EVENT_MOST, Id, Mark, Need, Taken, Why, count_table, names_of, stop};
 use crate::{
     event::{self, Header, kind},
     flavor::Flavor,
+    history::{Effect, Name},
     payload,
-    statement::{self, Named, Statement},
+    position::Place,
+    statement::{self, Named, Statement, alter::What},
 };
 use seachange_sdk::{Batch, Error, Kind, Limit, Result};
 
@@ -31,8 +33,10 @@ impl Assembler {
             b"BEGIN" | b"COMMIT" => event::Status::default(),
             _ => q.status(),
         };
-        let what = statement::read(text, status.ansi_quotes(), status.no_backslash_escapes());
-        if self.group.is_none() {
+        let text = statement::text(text, &status, &self.collations);
+        let what = statement::read(&text, status.ansi_quotes(), status.no_backslash_escapes());
+        let alone = self.group.is_none();
+        if alone {
             // no GTID event before it: servers that do not write them
             self.begin(Id::None, None, start, i64::from(header.timestamp) * 1_000_000, header.server_id, false, batch)?;
         }
@@ -42,7 +46,7 @@ impl Assembler {
             group.thread = Some(u64::from(q.thread));
         }
         let begun = group.begun;
-        let skip = group.skip;
+        let (skip, resumed) = (group.skip, group.resumed);
         let database = || String::from_utf8_lossy(q.database).into_owned();
         match what {
             Statement::Begin => {
@@ -80,9 +84,19 @@ impl Assembler {
                 self.note(&p.id);
                 return self.end(end, batch, limit);
             }
-            Statement::Tables { tables, rows_follow } => {
+            Statement::Tables { changes, rows_follow } => {
                 let db = database();
-                self.changed(&tables, &db);
+                // What was delivered before is in the history already, and so is what stands before rows that were.
+                if !skip && !resumed {
+                    let taken = self.altered(&changes, &db, end)?;
+                    if taken != Taken::Done {
+                        if alone {
+                            self.group = None;
+                        }
+                        return Ok(taken);
+                    }
+                }
+                self.changed(&changes, &db);
                 if rows_follow {
                     if let Some(g) = &mut self.group {
                         g.begun = true;
@@ -92,7 +106,10 @@ impl Assembler {
             }
             Statement::DropDatabase(name) => {
                 for (key, known) in &mut self.known {
-                    known.stale |= names_of(key).is_some_and(|(db, _)| db == name.as_bytes());
+                    known.stale |= names_of(key).is_some_and(|(db, _)| db.eq_ignore_ascii_case(name.as_bytes()));
+                }
+                if !skip {
+                    self.history.drop_database(&name);
                 }
             }
             Statement::Truncate(named) => {
@@ -101,7 +118,7 @@ impl Assembler {
                     let taken = self.truncate(&db, &named.table, start, batch)?;
                     if taken != Taken::Done {
                         // The event comes again: what it began must not be there twice.
-                        if !begun && self.group.as_ref().is_some_and(|g| g.id == Id::None && g.start == start) {
+                        if alone {
                             self.group = None;
                         }
                         return Ok(taken);
@@ -135,18 +152,46 @@ impl Assembler {
         ))
     }
 
-    pub(super) fn changed(&mut self, tables: &[Named], database: &str) {
-        if tables.is_empty() {
+    /// Applies a statement to the history. `end`: where it ends.
+    fn altered(&mut self, changes: &[(Named, What)], database: &str, end: u64) -> Result<Taken> {
+        if changes.is_empty() {
+            self.history.forget();
+            return Ok(Taken::Done);
+        }
+        let selection = &self.selection;
+        let captured = |name: &Name| selection.table(&name.0, &name.1);
+        let effects = self.history.effects(changes, database, captured)?;
+        for e in &effects {
+            let Some(draft) = &e.draft else { continue };
+            if draft.known().is_none() && self.answer(&e.name).is_none() {
+                let at = Place { file: self.file.to_string(), offset: end };
+                let why = Why::After { at, draft: draft.clone() };
+                let (database, table) = e.name.clone();
+                return Ok(Taken::NeedTable(Box::new(Need { database, table, why })));
+            }
+        }
+        for Effect { name, draft } in effects {
+            let known = draft.and_then(|d| d.known().or_else(|| self.answer(&name).cloned().flatten()));
+            self.history.set(name, known.as_ref());
+        }
+        Ok(Taken::Done)
+    }
+
+    fn changed(&mut self, changes: &[(Named, What)], database: &str) {
+        if changes.is_empty() {
             self.known.values_mut().for_each(|k| k.stale = true);
         }
-        for t in tables {
-            let db = t.database.as_deref().unwrap_or(database);
-            for (key, known) in &mut self.known {
-                // names are compared without regard to case: a server may fold them
-                let same = names_of(key).is_some_and(|(d, n)| {
-                    d.eq_ignore_ascii_case(db.as_bytes()) && n.eq_ignore_ascii_case(t.table.as_bytes())
-                });
-                known.stale |= same;
+        for (named, what) in changes {
+            let to = if let What::Renamed(to) = what { Some(to) } else { None };
+            for t in std::iter::once(named).chain(to) {
+                let db = t.database.as_deref().unwrap_or(database);
+                for (key, known) in &mut self.known {
+                    // names are compared without regard to case: a server may fold them
+                    let same = names_of(key).is_some_and(|(d, n)| {
+                        d.eq_ignore_ascii_case(db.as_bytes()) && n.eq_ignore_ascii_case(t.table.as_bytes())
+                    });
+                    known.stale |= same;
+                }
             }
         }
     }

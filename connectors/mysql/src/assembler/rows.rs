@@ -1,6 +1,6 @@
 //! TABLE_MAP and rows events: tables are bound, rows become changes.
 
-use super::{Assembler, EVENT_MOST, Entry, Known, Need, Taken, names_of, stop};
+use super::{Assembler, EVENT_MOST, Entry, Known, Need, Taken, Why, names_of, stop};
 use crate::{
     columns::{Binder, Bound},
     event::{Header, kind},
@@ -22,29 +22,25 @@ impl Assembler {
             .find(|(key, k)| !k.stale && names_of(key) == Some((database.as_bytes(), table.as_bytes())));
         let bound = match found.map(|(_, k)| k.entry.clone()) {
             Some(Entry::Captured(b)) => b,
-            _ => match self.catalog.take() {
-                Some((d, t, described)) if d == database && t == table => {
-                    let Some(described) = described else {
+            _ => {
+                let name = self.history.folding().table(database, table);
+                let described = match (self.history.get(database, table)?, self.answer(&name)) {
+                    (Some(known), _) => known,
+                    (None, Some(Some(answer))) => answer.clone(),
+                    (None, Some(None)) => {
                         tracing::warn!(
                             database,
                             table,
                             "a table that was emptied is no longer there: the event is left out"
                         );
                         return Ok(Taken::Done);
-                    };
-                    self.version += 1;
-                    let binder =
-                        Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
-                    Arc::new(binder.bind_catalog(database, table, &described, self.version)?)
-                }
-                _ => {
-                    return Ok(Taken::NeedTable(Need {
-                        database: database.to_owned(),
-                        table: table.to_owned(),
-                        exact: false,
-                    }));
-                }
-            },
+                    }
+                    (None, None) => return Ok(need(database, table, Why::Hints)),
+                };
+                self.version += 1;
+                let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
+                Arc::new(binder.bind_catalog(database, table, &described, self.version)?)
+            }
         };
         let index = batch.table_index(&bound.schema);
         batch.chunks.push(Bytes::new());
@@ -100,17 +96,32 @@ impl Assembler {
         let (database, table) = (name(database), name(table));
         let entry = if self.selection.table(&database, &table) {
             let map = TableMap::parse(body)?;
-            // MariaDB's log does not say that a text is JSON or that bytes are a UUID, however much it says.
-            let exact = map.optional.names.is_none();
-            let ask = exact || self.flavor == Flavor::MariaDb;
-            let described = match self.catalog.take() {
-                Some((d, t, described)) if d == database && t == table => described,
-                _ if ask => return Ok(Taken::NeedTable(Need { database, table, exact })),
-                _ => None,
+            let name = self.history.folding().table(&database, &table);
+            let told = map.optional.names.is_some();
+            let answer = self.answer(&name).cloned();
+            let asked = answer.is_some();
+            let described = match answer {
+                Some(answer) => answer,
+                None => self.history.get(&database, &table)?,
             };
+            // MariaDB's log does not say that a text is JSON or that bytes are a UUID, however much it says.
+            let why = if told { Why::Hints } else { Why::Columns };
+            if described.is_none() && !asked && (!told || self.flavor == Flavor::MariaDb) {
+                return Ok(need(&database, &table, why));
+            }
             self.version += 1;
             let binder = Binder { collations: &self.collations, selection: &self.selection, layout: &self.layout };
-            let bound = binder.bind(&map, described.as_ref(), self.version)?;
+            let bound = match binder.bind(&map, described.as_ref(), self.version) {
+                // Columns that the log contradicts were changed by a statement that is not in the log.
+                Err(_) if !told && !asked => {
+                    tracing::warn!(database, table, "the log has other columns than were known; the catalog is asked");
+                    return Ok(need(&database, &table, why));
+                }
+                bound => bound?,
+            };
+            if asked && !told && described.is_some() {
+                self.history.set(name, described.as_ref());
+            }
             tracing::debug!(
                 database,
                 table,
@@ -285,6 +296,10 @@ impl Assembler {
         }
         Ok(())
     }
+}
+
+fn need(database: &str, table: &str, why: Why) -> Taken {
+    Taken::NeedTable(Box::new(Need { database: database.to_owned(), table: table.to_owned(), why }))
 }
 
 /// Completes a new image from the old one: what the log leaves out of it has not changed. What neither holds is

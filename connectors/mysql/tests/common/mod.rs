@@ -3,7 +3,10 @@
 
 use mysql_async::{Conn, Opts, prelude::Queryable};
 use seachange_mysql::flavor::Flavor;
-use seachange_sdk::{Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Source, Span, Value, Visitor};
+use seachange_sdk::{
+    Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Resume, Source, Span, Value, Visitor,
+    kit::begins, position::keep,
+};
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 /// A server to test against.
@@ -90,11 +93,16 @@ impl Server {
         which.configure("test", "pipeline.test.source", &t).unwrap()
     }
     pub async fn open(&self, tables: &[&str], at: Option<&Position>) -> Stream {
+        self.resume(tables, at.cloned().map(Resume::from).as_ref()).await
+    }
+    /// Opens with what was kept beside the position.
+    pub async fn resume(&self, tables: &[&str], at: Option<&Resume>) -> Stream {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = 100_000 + std::process::id() % 10_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
         let opened = tokio::time::timeout(DEADLINE, self.configured(tables, id).open(at)).await.unwrap().unwrap();
-        Stream { source: opened.source, position: opened.position, batch: Batch::default(), cuts: Vec::new() }
+        let resume = begins(&opened, at);
+        Stream { source: opened.source, position: opened.position, resume, batch: Batch::default(), cuts: Vec::new() }
     }
 }
 
@@ -137,6 +145,8 @@ pub const LIMIT: Limit = Limit { bytes: 1 << 20, changes: 10_000, row_bytes: 64 
 pub struct Stream {
     pub source: Box<dyn Source>,
     pub position: Position,
+    /// Where it is, with what was kept.
+    pub resume: Resume,
     pub batch: Batch,
     pub cuts: Vec<Cut>,
 }
@@ -151,6 +161,8 @@ impl Stream {
             .unwrap();
         if let Cut::Txn(p) | Cut::Inside(p) | Cut::Idle(p) = &self.batch.cut {
             self.position = p.clone();
+            self.resume.position = p.clone();
+            keep(&mut self.resume.kept, self.batch.kept.iter().cloned());
         }
         (lines(&self.batch), self.batch.cut.clone())
     }
