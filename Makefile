@@ -20,7 +20,7 @@ lint:                 ## format, clippy and documentation, warnings denied
 fuzz:                 ## a million inputs for every decoder of foreign bytes
 	@scripts/fuzz
 
-bench:                ## drain, snapshot and latency of the release build: a line of JSON each
+bench:                ## speed of the release build beside what the servers can do, as one table; BENCH=all|core
 	@scripts/bench
 
 build:                ## the release binary, target/release/seachange

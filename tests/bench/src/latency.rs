@@ -1,0 +1,147 @@
+//! From a write in the database to a `read_committed` consumer that has the record in hand.
+//!
+//! A row carries the microsecond at which its statement was sent. Up to 1,000 transactions a second are made; a higher rate
+//! has more rows in each. The first second warms everything up and is not counted.
+
+use crate::{
+    case::{Case, Kind},
+    load::Load,
+    measure::{Meter, Topics, round, server},
+    rig::{Rig, SOON},
+};
+use mysql_async::prelude::Queryable;
+use rdkafka::Offset;
+use seachange_testkit::Daemon;
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Transactions a second, at most.
+const COMMITS: u64 = 1000;
+
+pub fn now_us() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros())
+        .expect("this side of 292277")
+}
+
+/// A session that writes rows with the time in them.
+pub enum Writer {
+    Postgres(Box<tokio_postgres::Client>, tokio_postgres::Statement, i64),
+    Binlog(Box<mysql_async::Conn>, i64),
+}
+
+impl Writer {
+    /// Makes the table.
+    pub async fn new(load: &Load) -> Writer {
+        const TABLE: &str =
+            "CREATE TABLE orders_timed (id bigint PRIMARY KEY, sent_us bigint NOT NULL, pad varchar(100))";
+        match load {
+            Load::Postgres(l) => {
+                let client = l.db.connect().await;
+                client.batch_execute(TABLE).await.expect("a table");
+                client.batch_execute("SET synchronous_commit = off").await.expect("a setting");
+                let insert = "INSERT INTO orders_timed SELECT $1::bigint + g, $2::bigint, repeat('x', 100)
+                              FROM generate_series(1, $3::bigint) g";
+                let insert = client.prepare(insert).await.expect("a statement");
+                Writer::Postgres(Box::new(client), insert, 0)
+            }
+            Load::Binlog(l) => {
+                l.sql(TABLE).await;
+                Writer::Binlog(Box::new(l.session().await), 0)
+            }
+        }
+    }
+
+    /// One transaction of that many rows.
+    pub async fn write(&mut self, rows: i64) {
+        match self {
+            Writer::Postgres(client, insert, next) => {
+                client.execute(insert, &[next, &now_us(), &rows]).await.expect("a row");
+                *next += rows;
+            }
+            Writer::Binlog(conn, next) => {
+                let sent = now_us();
+                let values: Vec<String> =
+                    (1..=rows).map(|g| format!("({},{sent},repeat('x',100))", *next + g)).collect();
+                let sql = format!("INSERT INTO orders_timed VALUES {}", values.join(","));
+                conn.query_drop(sql).await.expect("a row");
+                *next += rows;
+            }
+        }
+    }
+}
+
+/// The topic of the writer's table.
+pub fn topic(rig: &Rig, pipeline: &str) -> Topics {
+    let names = rig.load.topics(pipeline, 1).into_iter().map(|t| format!("{t}_timed")).collect();
+    Topics::new(&rig.kafka, names)
+}
+
+/// Waits until the topic is there and has something.
+pub async fn warm(topic: &Topics, daemon: &mut Daemon) {
+    let began = Instant::now();
+    while topic.end() == 0 {
+        daemon.living().unwrap_or_else(|e| panic!("{e}\n{}", daemon.log_of_run()));
+        assert!(began.elapsed() < SOON, "no record\n{}", daemon.log_of_run());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
+    let case = Case::new(kind);
+    let rig = Rig::new(&case).await;
+    let mut writer = Writer::new(&rig.load).await;
+    let pipelines = rig.pipelines(&case, 0);
+    let mut daemon = Daemon::start(&rig.config(&case, &pipelines, "never"));
+    daemon.ready(SOON).await;
+    writer.write(1).await;
+    let topic = topic(&rig, &pipelines[0]);
+    warm(&topic, &mut daemon).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let (finished, began) = (done.clone(), now_us());
+    let reader = std::thread::spawn(move || {
+        topic.read_from(Offset::Beginning);
+        let (mut took, mut quiet) = (Vec::new(), Instant::now());
+        while !finished.load(Ordering::Relaxed) || quiet.elapsed() < Duration::from_secs(2) {
+            let Some((_, value)) = topic.next(Duration::from_millis(20)) else { continue };
+            let now = now_us();
+            quiet = Instant::now();
+            let value: Value = serde_json::from_slice(&value).expect("JSON");
+            let sent = value["after"]["sent_us"].as_i64().unwrap_or(0);
+            if sent > began + 1_000_000 {
+                took.push((now - sent) as f64 / 1000.0);
+            }
+        }
+        (took, topic)
+    });
+    let (commits, meter) = (rate.clamp(1, COMMITS), Meter::new(daemon.pid(), server(kind.name())));
+    let (rows, start) = ((rate / commits).max(1), tokio::time::Instant::now());
+    for n in 0..commits * seconds {
+        tokio::time::sleep_until(start + Duration::from_nanos(n * 1_000_000_000 / commits)).await;
+        writer.write(i64::try_from(rows).expect("a number of rows")).await;
+    }
+    let (spent, used) = (start.elapsed().as_secs_f64(), meter.usage());
+    done.store(true, Ordering::Relaxed);
+    let (mut took, topic) = reader.join().expect("the consumer");
+    let page = daemon.metrics().await;
+    let sum = |name: &str| page.sum(name, &[]).unwrap_or(f64::NAN);
+    let kafka_commits = sum("seachange_commit_seconds_count");
+    let commit_ms = 1000.0 * sum("seachange_commit_seconds_sum") / kafka_commits.max(1.0);
+    daemon.terminate(SOON).await;
+    topic.delete().await;
+    rig.end().await;
+    took.sort_by(f64::total_cmp);
+    let q = |f: f64| took.get(((took.len() as f64 * f) as usize).min(took.len().saturating_sub(1))).copied().map(round);
+    let total = (rows * commits * seconds) as f64;
+    json!({
+        "bench": "latency", "db": kind.name(), "rate": rate, "rows_a_transaction": rows, "reached": round(total / spent),
+        "seen": took.len(), "p50_ms": q(0.5), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0),
+        "commits": kafka_commits, "commit_mean_ms": round(commit_ms), "daemon_us_row": round(1e6 * used.daemon / total),
+        "daemon_core_share": round(used.daemon / used.at), "others": round(used.others()),
+    })
+}
