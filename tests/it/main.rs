@@ -2,7 +2,7 @@
 //!
 //! - [`types`]: every type, compared with what Debezium published.
 //! - [`mysql_types`]: the same for MySQL and MariaDB.
-//! - [`same_bytes`]: a row read by the snapshot and the same row streamed are the same bytes.
+//! - [`same_bytes`], [`mysql_same_bytes`]: a row read by the snapshot and the same row streamed are the same bytes.
 //! - [`stream`]: everything a log can carry.
 //! - [`snapshots`]: what is read, what is not, and where it meets the stream.
 //! - [`places`]: topics, partitions, sinks, several pipelines.
@@ -15,6 +15,7 @@
 mod golden;
 mod limits;
 mod mysql;
+mod mysql_same_bytes;
 mod mysql_types;
 mod places;
 mod raw;

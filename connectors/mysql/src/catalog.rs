@@ -10,7 +10,7 @@ use crate::{
 };
 use mysql_async::{Conn, Row, prelude::Queryable};
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What a server says about itself.
 #[derive(Clone, Debug)]
@@ -221,7 +221,64 @@ async fn described(
             t.key.extend(t.columns.iter().position(|c| c.name == column));
         }
     }
+    if server.flavor == Flavor::MariaDb {
+        let query = format!(
+            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE {VERSIONED} AND TABLE_SCHEMA = ? AND {only}"
+        );
+        let versioned: Vec<String> = conn.exec(query, (database, name)).await.map_err(failed)?;
+        let query = format!(
+            "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS
+             WHERE GENERATION_EXPRESSION = 'ROW END' AND TABLE_SCHEMA = ? AND {only}"
+        );
+        let ends: Vec<(String, String)> = match versioned.is_empty() {
+            true => Vec::new(),
+            false => conn.exec(query, (database, name)).await.map_err(failed)?,
+        };
+        for table in versioned {
+            if let Some(t) = out.get_mut(&table) {
+                t.has_versions(ends.iter().find(|e| e.0 == table).map(|e| e.1.as_str()));
+            }
+        }
+    }
     Ok(out)
+}
+
+/// Tables of which MariaDB keeps what their rows once were. Its log then has them, as rows of their own.
+const VERSIONED: &str = "TABLE_TYPE = 'SYSTEM VERSIONED'";
+
+/// Is it such a table?
+pub async fn versioned(conn: &mut Conn, database: &str, name: &str) -> Result<bool> {
+    let query = format!(
+        "SELECT COUNT(*) FROM information_schema.TABLES WHERE {VERSIONED} AND TABLE_SCHEMA = ? AND TABLE_NAME = ?"
+    );
+    let count: Option<u64> = conn
+        .exec_first(query, (database, name))
+        .await
+        .map_err(|e| errors::sql(&format!("reading the kind of table {database}.{name}"), e))?;
+    Ok(count.is_some_and(|n| n > 0))
+}
+
+impl CatalogTable {
+    /// The log tells versions of a row apart by the column in which they end. Where the two columns of the period were not
+    /// declared, the catalog does not tell of them, and they stand behind the others.
+    fn has_versions(&mut self, end: Option<&str>) {
+        if end.is_none() {
+            for period in ["row_start", "row_end"] {
+                self.columns.push(CatalogColumn {
+                    name: period.into(),
+                    data_type: "timestamp".into(),
+                    column_type: "timestamp(6)".into(),
+                    digits: 6,
+                    ..CatalogColumn::default()
+                });
+            }
+        }
+        let end = end.unwrap_or("row_end");
+        let place = self.columns.iter().position(|c| c.name == end);
+        if let Some(place) = place.filter(|p| !self.key.is_empty() && !self.key.contains(p)) {
+            self.key.push(place);
+        }
+    }
 }
 
 /// A table that is there.
@@ -239,29 +296,35 @@ pub struct TableName {
 
 /// Every base table that the account can see.
 pub async fn tables(conn: &mut Conn) -> Result<Vec<TableName>> {
+    let failed = |e| errors::sql("looking for tables", e);
     let rows: Vec<Row> = conn
         .query(
-            "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, CAST(t.TABLE_ROWS AS UNSIGNED),
-               EXISTS (SELECT 1 FROM information_schema.TABLE_CONSTRAINTS c WHERE c.TABLE_SCHEMA = t.TABLE_SCHEMA
-                 AND c.TABLE_NAME = t.TABLE_NAME AND c.CONSTRAINT_TYPE = 'PRIMARY KEY')
-             FROM information_schema.TABLES t
-             WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')
-               AND t.TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')
+            "SELECT TABLE_SCHEMA, TABLE_NAME, CAST(TABLE_ROWS AS UNSIGNED) FROM information_schema.TABLES
+             WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')
+               AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')
              ORDER BY 1, 2",
         )
         .await
-        .map_err(|e| errors::sql("looking for tables", e))?;
+        .map_err(failed)?;
+    // Joined here: MariaDB would open every table for every table.
+    let keyed: HashSet<(String, String)> = conn
+        .query(
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_TYPE = 'PRIMARY KEY'",
+        )
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .collect();
     let string = |r: &Row, i: usize| match r.get::<Option<Vec<u8>>, _>(i) {
         Some(Some(b)) => String::from_utf8_lossy(&b).into_owned(),
         _ => String::new(),
     };
     Ok(rows
         .iter()
-        .map(|r| TableName {
-            database: string(r, 0),
-            name: string(r, 1),
-            rows: number(r, 2),
-            keyed: number(r, 3) == Some(1),
+        .map(|r| {
+            let (database, name) = (string(r, 0), string(r, 1));
+            let keyed = keyed.contains(&(database.clone(), name.clone()));
+            TableName { database, name, rows: number(r, 2), keyed }
         })
         .collect())
 }

@@ -7,6 +7,7 @@
 use crate::{
     charset::{Charset, Collations},
     decode,
+    flavor::Flavor,
     rows::Layout,
     table_map::{Physical, TableMap, ty},
 };
@@ -59,6 +60,24 @@ pub struct Bound {
     pub layout: Layout,
     /// For every captured column, how it stands in the log.
     pub physical: Vec<Physical>,
+    /// Captured columns whose labels the catalog may have garbled, and their character sets.
+    doubtful: Vec<(u32, Charset)>,
+}
+
+impl Bound {
+    /// For rows that are asked for: labels that are in doubt are asked for as text. Not those of a key, which has to sort as
+    /// its index does.
+    pub fn labels_as_text(mut self) -> Result<Bound> {
+        let schema = Arc::get_mut(&mut self.schema).ok_or_else(|| Error::bug("a schema that is shared already"))?;
+        for (i, charset) in self.doubtful.iter().filter(|d| !schema.key.contains(&d.0)) {
+            let place = *i as usize;
+            if let (Some(c), Some(p)) = (schema.columns.get_mut(place), self.physical.get_mut(place)) {
+                c.decode = Decoder { decode: decode::text, param: Param { n: charset.number(), ..Param::default() } };
+                p.ty = ty::VARCHAR;
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// What binding needs besides the table.
@@ -86,6 +105,8 @@ struct Facts<'a> {
     unsigned: bool,
     charset: Option<Charset>,
     labels: Arc<[Arc<str>]>,
+    /// The labels may not be those that the table has.
+    doubtful: bool,
     point: bool,
 }
 
@@ -96,6 +117,7 @@ impl Binder<'_> {
         let o = &map.optional;
         let count = map.columns.len();
         let told = o.names.is_some();
+        let described = catalog;
         let catalog = match catalog {
             Some(c) if c.columns.len() == count => {
                 let wrong = c.columns.iter().zip(&map.columns).find(|(c, p)| !fits(c, p));
@@ -133,12 +155,16 @@ impl Binder<'_> {
         let mut columns = Vec::with_capacity(count);
         let mut physical = Vec::with_capacity(count);
         let mut place = vec![None; count];
+        let mut doubtful = Vec::new();
         for (i, (p, name)) in map.columns.iter().zip(&names).enumerate() {
-            if !self.selection.column(&map.database, &map.table, name) {
+            if !self.selection.column(&map.database, &map.table, name) || self.is_made(*p, name, described) {
                 continue;
             }
             let facts = self.facts(map, i, *p, hint(i)).map_err(|e| e.at(format_args!("column {name}")))?;
             let (ty, type_name, decode) = resolve(&facts)?;
+            if let Some(charset) = facts.charset.filter(|_| facts.doubtful) {
+                doubtful.push((columns.len() as u32, charset));
+            }
             if let Some(slot) = place.get_mut(i) {
                 *slot = Some(columns.len() as u32);
             }
@@ -186,7 +212,18 @@ impl Binder<'_> {
             key: key_places,
             layout: self.layout.clone(),
         };
-        Ok(Bound { schema: Arc::new(schema), layout, physical })
+        Ok(Bound { schema: Arc::new(schema), layout, physical, doubtful })
+    }
+
+    /// MariaDB keeps a unique index over long texts by a column of its own making, which is in its log and in no catalog. It
+    /// may have the name of a column that somebody else made: then the catalog has it.
+    fn is_made(&self, p: Physical, name: &str, described: Option<&CatalogTable>) -> bool {
+        let number = name.strip_prefix("DB_ROW_HASH_").unwrap_or_default();
+        self.layout.connector == Flavor::MariaDb.kind()
+            && p.ty == ty::LONGLONG
+            && !number.is_empty()
+            && number.bytes().all(|c| c.is_ascii_digit())
+            && !described.is_some_and(|d| d.columns.iter().any(|c| c.name == name))
     }
 
     /// Binds what the catalog describes, without the log: for a snapshot, and for a table of which the log has no rows.
@@ -240,9 +277,13 @@ impl Binder<'_> {
             (None, None) if p.is_choice() => return Err(disagree(map, "the log does not name its labels".into())),
             _ => Arc::from([]),
         };
+        // The catalog is written in UTF-8 of three bytes, and has a question mark for every character that needs four.
+        let doubtful = raw.is_none()
+            && charset.is_some_and(|c| ["utf8mb4", "utf16", "utf16le", "utf32", "gb18030"].contains(&c.name()))
+            && labels.iter().any(|l| l.contains('?'));
         let point =
             p.ty == ty::GEOMETRY && (at(&o.geometry) == Some(1) || hint.is_some_and(|c| c.data_type == "point"));
-        Ok(Facts { physical: p, catalog: hint, unsigned, charset, labels, point })
+        Ok(Facts { physical: p, catalog: hint, unsigned, charset, labels, doubtful, point })
     }
 }
 
@@ -406,8 +447,14 @@ fn resolve(f: &Facts<'_>) -> Result<(Type, String, Decoder)> {
         ty::DATETIME => (Type::Timestamp(0), "datetime".into(), plain(decode::datetime)),
         ty::TIMESTAMP2 => (Type::TimestampTz(a), frac("timestamp"), with(decode::timestamp2, a.into())),
         ty::TIMESTAMP => (Type::TimestampTz(0), "timestamp".into(), plain(decode::timestamp)),
-        ty::ENUM => (Type::Enum(f.labels.clone()), choice_name("enum", &f.labels), labelled(decode::choice, &f.labels)),
-        ty::SET => (Type::Set(f.labels.clone()), choice_name("set", &f.labels), labelled(decode::set, &f.labels)),
+        ty::ENUM => {
+            let decode = if f.doubtful { decode::doubtful_choice } else { decode::choice };
+            (Type::Enum(f.labels.clone()), choice_name("enum", &f.labels), labelled(decode, &f.labels))
+        }
+        ty::SET => {
+            let decode = if f.doubtful { decode::doubtful_set } else { decode::set };
+            (Type::Set(f.labels.clone()), choice_name("set", &f.labels), labelled(decode, &f.labels))
+        }
         ty::JSON => (Type::Json, "json".into(), plain(decode::json)),
         ty::GEOMETRY => {
             (Type::Geometry(f.point), if f.point { "point" } else { "geometry" }.into(), plain(decode::geometry))
@@ -549,6 +596,25 @@ mod tests {
         b.layout.image(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'h', 2, 1, 7], 0, 0, &[0xf], &mut cells).unwrap();
         assert_eq!(cells, [Cell::at(1, 8), Cell::at(12, 1), Cell::at(14, 1)]);
         assert_eq!(bind(&full(), None, &["db.t.a"]).unwrap_err().kind(), Kind::Config);
+    }
+    #[test]
+    fn what_mariadb_makes_for_itself_is_left_out() {
+        let columns: &[(u8, &[u8])] = &[(ty::LONG, &[]), (ty::LONGLONG, &[])];
+        let names: &[u8] = b"\x04\x11\x02id\x0dDB_ROW_HASH_1";
+        let m = TableMap::parse(&map(columns, &[0b10], &[&[1, 1, 0x40][..], names].concat())).unwrap();
+        let names = |connector: &'static str, catalog: Option<&CatalogTable>| -> Vec<String> {
+            let selection = Selection::parse("p", &["*.*".into()], &[], &[], &mut vec![]);
+            let layout = Arc::new(SourceLayout { connector, fields: vec![] });
+            let binder = Binder { collations: &Collations::default(), selection: &selection, layout: &layout };
+            let bound = binder.bind(&m, catalog, 1).unwrap();
+            bound.schema.columns.iter().map(|c| c.name.to_string()).collect()
+        };
+        assert_eq!(names("mariadb", None), ["id"]);
+        let mut c = CatalogTable { columns: vec![column("id", "int", "int")], key: vec![] };
+        assert_eq!(names("mariadb", Some(&c)), ["id"]);
+        assert_eq!(names("mysql", Some(&c)), ["id", "DB_ROW_HASH_1"]);
+        c.columns.push(column("DB_ROW_HASH_1", "bigint", "bigint"));
+        assert_eq!(names("mariadb", Some(&c)), ["id", "DB_ROW_HASH_1"]);
     }
     #[test]
     fn less_than_all_needs_a_catalog_that_agrees() {

@@ -8,8 +8,8 @@ use crate::{
     decimal, jsonb, payload, temporal,
     wire::{be, le, malformed},
 };
-use seachange_sdk::{Nested, Param, Result, Value, Visitor};
-use std::borrow::Cow;
+use seachange_sdk::{Error, Kind, Nested, Param, Result, Retry, Side, Value, Visitor};
+use std::{borrow::Cow, fmt::Write};
 
 #[cold]
 fn wrong(what: &str, bytes: &[u8]) -> seachange_sdk::Error {
@@ -208,6 +208,29 @@ pub fn set<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
     }))
 }
 
+/// ENUM with labels of which the catalog may have lost characters.
+pub fn doubtful_choice<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
+    certain(choice(param, bytes)?)
+}
+
+/// SET with labels of which the catalog may have lost characters.
+pub fn doubtful_set<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
+    certain(set(param, bytes)?)
+}
+
+fn certain(value: Value<'_>) -> Result<Value<'_>> {
+    match value {
+        Value::Text(t) if t.contains('?') => Err(Error::new(
+            Kind::Schema,
+            Side::Source,
+            Retry::Operator,
+            "a label with a question mark, which may stand for a character that the server's catalog has no room for",
+        )
+        .fix("SET GLOBAL binlog_row_metadata = 'FULL' puts the labels into the log; leave the column out if it is part of a key")),
+        other => Ok(other),
+    }
+}
+
 /// JSON: MySQL's binary form, or text (which no binary document can be taken for: it does not begin with a control
 /// character), as it comes from a snapshot and from a partial update that has been applied.
 pub fn json<'a>(_: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
@@ -270,7 +293,44 @@ pub fn uuid_to_log(u: [u8; 16]) -> [u8; 16] {
 pub fn inet6<'a>(_: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
     let mut all = [0u8; 16];
     all.get_mut(..bytes.len()).ok_or_else(|| wrong("an INET6", bytes))?.copy_from_slice(bytes);
-    Ok(Value::Text(Cow::Owned(std::net::Ipv6Addr::from(all).to_string())))
+    let mut out = String::new();
+    print_inet6(std::net::Ipv6Addr::from(all), &mut out);
+    Ok(Value::Text(Cow::Owned(out)))
+}
+
+/// As the server prints it: the first of the longest runs of zeros is left out, be it a single one, and what has an IPv4 address
+/// in its end shows it.
+pub fn print_inet6(address: std::net::Ipv6Addr, out: &mut String) {
+    let words = address.segments();
+    let (mut first, mut length) = (8, 0);
+    for i in 0..8 {
+        let run = words.iter().skip(i).take_while(|w| **w == 0).count();
+        if run > length {
+            (first, length) = (i, run);
+        }
+    }
+    let [.., a, b] = words;
+    for (i, word) in words.iter().enumerate() {
+        if (first..first + length).contains(&i) {
+            if i == first {
+                out.push(':');
+            }
+            continue;
+        }
+        if i > 0 {
+            out.push(':');
+        }
+        // Writing to a String does not fail.
+        if i == 6 && first == 0 && (length == 6 || length == 5 && words[5] == 0xffff) {
+            let (a, b) = (a.to_be_bytes(), b.to_be_bytes());
+            let _ok = write!(out, "{}.{}.{}.{}", a[0], a[1], b[0], b[1]).is_ok();
+            return;
+        }
+        let _ok = write!(out, "{word:x}").is_ok();
+    }
+    if first + length == 8 && length > 0 {
+        out.push(':');
+    }
 }
 
 /// MariaDB's INET4 as its text.
@@ -346,6 +406,37 @@ mod tests {
         assert_eq!(inet6(&with(0), &[]).unwrap(), txt("::"));
         assert_eq!(inet4(&with(0), &[127, 0, 0, 1]).unwrap(), txt("127.0.0.1"));
         assert!(vector(&with(0), &[0; 5]).is_err());
+    }
+    #[test]
+    fn addresses_as_mariadb_prints_them() {
+        for (text, printed) in [
+            ("::1:0", "::0.1.0.0"),
+            ("::2", "::2"),
+            ("::", "::"),
+            ("::ffff:0:1", "::ffff:0.0.0.1"),
+            ("::ffff", "::ffff"),
+            ("::1:2:3", "::1:2:3"),
+            ("1:0:2:3:4:5:6:7", "1::2:3:4:5:6:7"),
+            ("0:2:3:4:5:6:7:8", "::2:3:4:5:6:7:8"),
+            ("0:0:1::", "0:0:1::"),
+            ("1:2:3:4:5:6:0:0", "1:2:3:4:5:6::"),
+            ("1:2:0:0:5:0:0:8", "1:2::5:0:0:8"),
+            ("64:ff9b::1.2.3.4", "64:ff9b::102:304"),
+            ("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"),
+        ] {
+            let address: std::net::Ipv6Addr = text.parse().unwrap();
+            let mut out = String::new();
+            print_inet6(address, &mut out);
+            assert_eq!(out, printed);
+            assert_eq!(printed.parse(), Ok(address));
+        }
+    }
+    #[test]
+    fn labels_in_doubt() {
+        let p = labels(&["a", "b?"]);
+        assert_eq!(doubtful_choice(&p, &[1]).unwrap(), txt("a"));
+        assert!(doubtful_choice(&p, &[2]).is_err() && doubtful_set(&p, &[3]).is_err());
+        assert_eq!(doubtful_set(&p, &[1]).unwrap(), txt("a"));
     }
     #[test]
     fn uuids_of_every_version() {

@@ -48,7 +48,8 @@ impl Connector {
             .max_allowed_packet(Some(1 << 30))
             .ssl_opts(ssl)
     }
-    /// Opens a session: values come in UTC, with no SQL mode that changes what is read, waiting as long as it takes.
+    /// Opens a session: values come in UTC, with no SQL mode that changes what is read (and the one under which a date of no
+    /// calendar may be compared with), waiting as long as it takes.
     pub async fn connect(&self) -> Result<Conn> {
         let doing = format!("connecting to {}", self.config);
         let tls = self.config.sslmode != SslMode::Disable;
@@ -74,7 +75,7 @@ impl Connector {
             }
         };
         conn.query_drop(
-            "SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 86400, wait_timeout = 86400",
+            "SET SESSION time_zone = '+00:00', sql_mode = 'ALLOW_INVALID_DATES', net_write_timeout = 86400, wait_timeout = 86400",
         )
         .await
         .map_err(|e| errors::sql(&doing, e))?;

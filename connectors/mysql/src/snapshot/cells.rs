@@ -18,7 +18,8 @@ use std::fmt::Write;
 /// What to select for a column.
 pub fn expression(name: &str, physical: &Physical) -> String {
     match physical.ty {
-        ty::ENUM | ty::SET => format!("{} + 0", ident(name)),
+        // As a sum it would be a double, which holds 53 of a SET's 64 labels.
+        ty::ENUM | ty::SET => format!("{} | 0", ident(name)),
         _ => ident(name),
     }
 }
@@ -43,10 +44,6 @@ pub fn put(value: &Value, p: &Physical, column: &Type, type_name: &str, out: &mu
         }
         (ty::TINY | ty::SHORT | ty::INT24 | ty::LONG | ty::LONGLONG | ty::ENUM | ty::SET, Value::UInt(n)) => {
             fixed(out, *n, size);
-        }
-        // a SET + 0 is a double in MariaDB; its labels are 64 bits, of which a double holds 53
-        (ty::ENUM | ty::SET, Value::Double(n)) if *n >= 0.0 && *n < 9_007_199_254_740_992.0 => {
-            fixed(out, *n as u64, size)
         }
         (ty::FLOAT, Value::Float(f)) => out.extend_from_slice(&f.to_le_bytes()),
         (ty::DOUBLE, Value::Double(f)) => out.extend_from_slice(&f.to_le_bytes()),

@@ -39,6 +39,8 @@ pub struct Described {
     catalog: CatalogTable,
     /// Character set of every key column.
     charsets: Vec<String>,
+    /// MariaDB keeps what its rows once were, and the log has those as rows.
+    versioned: bool,
 }
 
 /// Describes a table as it is now; `None` when it is gone.
@@ -47,7 +49,7 @@ pub async fn describe(conn: &mut Conn, shared: &Shared, id: &TableId, version: u
     let layout = shared.server.flavor.layout();
     let binder =
         Binder { collations: &shared.collations, selection: &shared.connector.config().selection, layout: &layout };
-    let bound = binder.bind_catalog(&id.database, &id.name, &found, version)?;
+    let bound = binder.bind_catalog(&id.database, &id.name, &found, version)?.labels_as_text()?;
     let charsets = bound
         .schema
         .key
@@ -58,7 +60,8 @@ pub async fn describe(conn: &mut Conn, shared: &Shared, id: &TableId, version: u
             charset.map_or("utf8mb4", |c| c.name()).to_owned()
         })
         .collect();
-    Ok(Some(Described { bound, catalog: found, charsets }))
+    let versioned = shared.server.flavor == Flavor::MariaDb && catalog::versioned(conn, &id.database, &id.name).await?;
+    Ok(Some(Described { bound, catalog: found, charsets, versioned }))
 }
 
 impl Described {
@@ -116,7 +119,8 @@ impl Described {
         let list: Vec<String> =
             self.bound.schema.columns.iter().zip(&self.bound.physical).map(|(c, p)| expression(&c.name, p)).collect();
         let id = &self.bound.schema.id;
-        format!("SELECT {} FROM {}", list.join(", "), sql::table(&id.database, &id.name))
+        let all = if self.versioned { " FOR SYSTEM_TIME ALL" } else { "" };
+        format!("SELECT {} FROM {}{all}", list.join(", "), sql::table(&id.database, &id.name))
     }
 }
 

@@ -286,3 +286,5 @@ pub async fn fails(server: &Server, name: &str, script: &str) -> seachange_sdk::
     };
     tokio::time::timeout(DEADLINE, end).await.expect("the stream goes on")
 }
+
+pub mod both;
