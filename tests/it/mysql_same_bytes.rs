@@ -93,7 +93,7 @@ async fn same_bytes(kind: &'static str) {
         }
         let mut read = Run::start(&stage, "initial").await;
         let mut faults = Vec::new();
-        for format in 0..FORMATS.len() {
+        for (format, choices) in FORMATS.iter().enumerate() {
             let stream = streamed.rows(format, "\"c\"", 1).await;
             let count = stream.values().map(Vec::len).sum();
             let snapshot = read.rows(format, "\"r\"", count).await;
@@ -107,7 +107,7 @@ async fn same_bytes(kind: &'static str) {
                 let short = |s: &str| s.chars().take(600).collect::<String>();
                 let differ = differ.map(|(a, b)| format!("\n  streamed {}\n  read     {}", short(a), short(b)));
                 let counts = format!("{} and {} rows", rows.len(), other.len());
-                faults.push(format!("{:?} {table}: {}", FORMATS[format], differ.unwrap_or(counts)));
+                faults.push(format!("{choices:?} {table}: {}", differ.unwrap_or(counts)));
             }
             let all = || stream.values().flatten();
             assert!(format != 0 || !all().any(|r| r.contains("\"1970-01-01\"")), "a day that nobody wrote");
