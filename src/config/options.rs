@@ -267,6 +267,13 @@ pub const OPTIONS: &[Opt] = &[
         "Write the `transaction` block into every value, and BEGIN and END records to `topics.transaction`.",
     ),
     opt(
+        "pipeline.NAME.format.schema_changes",
+        Bool,
+        Value("true"),
+        "Write the statements that change captured tables of MySQL and MariaDB to the topic named after the pipeline, as \
+         Debezium does (`include.schema.changes`).",
+    ),
+    opt(
         "pipeline.NAME.format.placeholder",
         Text,
         Value("__debezium_unavailable_value"),

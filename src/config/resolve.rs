@@ -227,6 +227,7 @@ impl Resolver<'_> {
             schemas: self.v.bool(&at("schemas")),
             tombstones: self.v.bool(&at("tombstones")),
             transaction: self.v.bool(&at("transaction")),
+            schema_changes: self.v.bool(&at("schema_changes")),
             placeholder: self.v.text(&at("placeholder")).to_owned(),
         };
         let numeric = !matches!(format.time, TimeMode::Iso | TimeMode::IsoString);

@@ -205,6 +205,8 @@ pub struct Format {
     pub tombstones: bool,
     /// Write the `transaction` block and BEGIN/END records.
     pub transaction: bool,
+    /// Write the statements that change tables.
+    pub schema_changes: bool,
     /// What stands for a value that the log does not carry, under `debezium`.
     pub placeholder: String,
 }

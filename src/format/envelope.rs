@@ -7,6 +7,7 @@
 //! | delete | one, and its tombstone |
 //! | truncate | one without key |
 //! | message | one, keyed by its prefix |
+//! | statement that changed tables | one, keyed by its database; none without `schema_changes` |
 //!
 //! Plans are found by the identity of the schema (the plan keeps the `Arc`, so an address cannot be used twice), once a batch.
 //! Times are the caller's clock, read once a batch: its text is rendered once for all its records.
@@ -63,6 +64,8 @@ pub struct Encoder {
     format: Format,
     table_topics: Template,
     message_topics: Template,
+    /// Statements go to the topic named after the pipeline.
+    statement_topic: Template,
     transaction_topic: String,
     frames: Frames,
     plans: Vec<Plan>,
@@ -104,6 +107,7 @@ impl Encoder {
             pipeline: pipeline.to_owned(),
             table_topics: Template::parse(&topics.name)?,
             message_topics: Template::parse(&topics.message)?,
+            statement_topic: Template::parse("{pipeline}")?,
             transaction_topic: Template::parse(&topics.transaction)?.name(pipeline, &nothing),
             frames: Frames::new(format.schemas),
             format: format.clone(),
@@ -139,6 +143,9 @@ impl Encoder {
             ) else {
                 return Err(Error::bug("a change of a table, transaction or chunk that its batch does not have"));
             };
+            if self.plans[index].schema.kind == TableKind::Statement && !self.format.schema_changes {
+                continue;
+            }
             if let Some(marks) = &mut marks {
                 marks.before(change, batch, &self.frames, out)?;
             }
@@ -148,6 +155,7 @@ impl Encoder {
             match row.plan.schema.kind {
                 TableKind::Table => row.change()?,
                 TableKind::Message => row.message()?,
+                TableKind::Statement => row.statement()?,
             }
             plan.counts[change.op as usize] += 1;
             plan.bytes += (out.buf.len() - from) as u64;
@@ -192,6 +200,7 @@ impl Encoder {
                     let template = match table.kind {
                         TableKind::Table => &self.table_topics,
                         TableKind::Message => &self.message_topics,
+                        TableKind::Statement => &self.statement_topic,
                     };
                     let plan = Plan::new(table, &self.pipeline, &self.format, template)?;
                     if table.kind == TableKind::Table {
@@ -402,6 +411,42 @@ impl<'a> Row<'a> {
             let headers = first..self.out.headers.len() as u32;
             self.out.items.push(Record { topic: self.plan.topic, key, value: None, headers });
         }
+    }
+
+    /// A statement that changed tables.
+    fn statement(&mut self) -> Result<()> {
+        let (plan, chunk) = (self.plan, self.chunk);
+        let cells = self.image(self.change.after)?.unwrap_or_default();
+        let text = |i: usize| {
+            let bytes = cells.get(i).and_then(|c| c.bytes(chunk));
+            bytes.and_then(|b| std::str::from_utf8(b).ok()).ok_or_else(|| Error::bug("a statement that is no text"))
+        };
+        let parts = (|| Ok((text(0)?, text(1)?, text(2)?)))();
+        let (database, ddl, changes) = parts.map_err(|e| self.place(At(u32::MAX, e)))?;
+        let buf = &mut self.out.buf;
+        let from = buf.len();
+        buf.extend_from_slice(&plan.key_open);
+        buf.extend_from_slice(b"{\"databaseName\":");
+        json::string(buf, database);
+        buf.push(b'}');
+        buf.extend_from_slice(plan.close);
+        let key = from..buf.len();
+        let from = buf.len();
+        buf.extend_from_slice(&plan.value_open);
+        buf.extend_from_slice(b"{\"source\":");
+        plan.source.write(buf, self.change, self.txn);
+        buf.extend_from_slice(b",\"ts_ms\":");
+        json::int(buf, self.shared.now_ms);
+        buf.extend_from_slice(b",\"databaseName\":");
+        json::string(buf, database);
+        buf.extend_from_slice(b",\"schemaName\":null,\"ddl\":");
+        json::string(buf, ddl);
+        buf.extend_from_slice(b",\"tableChanges\":");
+        buf.extend_from_slice(changes.as_bytes());
+        buf.push(b'}');
+        buf.extend_from_slice(plan.close);
+        let value = range(from..buf.len())?;
+        self.push(Some(range(key)?), Some(value), None)
     }
 
     /// A message beside all tables.

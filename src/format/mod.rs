@@ -54,6 +54,7 @@ pub fn resolved_defaults(values: Values) -> Format {
         schemas: false,
         tombstones: true,
         transaction: false,
+        schema_changes: true,
         placeholder: PLACEHOLDER.to_owned(),
     }
 }

@@ -89,6 +89,9 @@ impl Plan {
         if table.kind == TableKind::Message && table.columns.len() != 2 {
             return Err(Error::bug(format!("messages with {} columns instead of 2", table.columns.len())));
         }
+        if table.kind == TableKind::Statement && table.columns.len() != 3 {
+            return Err(Error::bug(format!("statements with {} columns instead of 3", table.columns.len())));
+        }
         let topic_name = template.name(pipeline, &table.id);
         let mut names = Vec::new();
         let columns = table
@@ -112,6 +115,9 @@ impl Plan {
             (false, _) => (Vec::new(), Vec::new()),
             (true, TableKind::Table) => {
                 (open(schema::key(table, format, &topic_name)), open(schema::envelope(table, format, &topic_name)))
+            }
+            (true, TableKind::Statement) => {
+                (open(schema::statement_key(&table.layout)), open(schema::statement(&table.layout)))
             }
             (true, TableKind::Message) => {
                 (open(schema::message_key(&table.layout)), open(schema::message(&table.layout, format)))

@@ -346,6 +346,60 @@ pub fn message(layout: &SourceLayout, format: &Format) -> String {
     struct_of(&fields, false, Some(&name("MessageValue")), Some(1), None)
 }
 
+/// The schema of the key of a statement.
+pub fn statement_key(layout: &SourceLayout) -> String {
+    let fields = [Kind::of("string").render(false, Some("databaseName"))];
+    let name = format!("io.debezium.connector.{}.SchemaChangeKey", layout.connector);
+    struct_of(&fields, false, Some(&name), Some(1), None)
+}
+
+/// The schema of the value of a statement.
+pub fn statement(layout: &SourceLayout) -> String {
+    let list = |items: String| Kind { head: format!("\"type\":\"array\",\"items\":{items}"), ..Kind::of("array") };
+    let field = |ty: &str, optional: bool, name: &str| Kind::of(ty).render(optional, Some(name));
+    let names = |name: &str| list(Kind::of("string").render(false, None)).render(true, Some(name));
+    let of = |last: &str| format!("io.debezium.connector.schema.{last}");
+    let columns = [
+        field("string", false, "name"),
+        field("int32", false, "jdbcType"),
+        field("int32", true, "nativeType"),
+        field("string", false, "typeName"),
+        field("string", true, "typeExpression"),
+        field("string", true, "charsetName"),
+        field("int32", true, "length"),
+        field("int32", true, "scale"),
+        field("int32", false, "position"),
+        field("boolean", true, "optional"),
+        field("boolean", true, "autoIncremented"),
+        field("boolean", true, "generated"),
+        field("string", true, "comment"),
+        field("string", true, "defaultValueExpression"),
+        names("enumValues"),
+    ];
+    let column = struct_of(&columns, false, Some(&of("Column")), Some(1), None);
+    let table = [
+        field("string", true, "defaultCharsetName"),
+        names("primaryKeyColumnNames"),
+        list(column).render(false, Some("columns")),
+        field("string", true, "comment"),
+    ];
+    let change = [
+        field("string", false, "type"),
+        field("string", false, "id"),
+        struct_of(&table, true, Some(&of("Table")), Some(1), Some("table")),
+    ];
+    let fields = [
+        source(layout),
+        field("int64", false, "ts_ms"),
+        field("string", true, "databaseName"),
+        field("string", true, "schemaName"),
+        field("string", true, "ddl"),
+        list(struct_of(&change, false, Some(&of("Change")), Some(1), None)).render(false, Some("tableChanges")),
+    ];
+    let name = format!("io.debezium.connector.{}.SchemaChangeValue", layout.connector);
+    struct_of(&fields, false, Some(&name), Some(1), None)
+}
+
 /// The schema of the key of transaction metadata.
 pub fn transaction_key() -> String {
     let fields = [Kind::of("string").render(false, Some("id"))];

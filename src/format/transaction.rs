@@ -111,7 +111,7 @@ pub fn end(out: &mut Vec<u8>, frames: &Frames, txn: &Txn, batch: &Batch) -> Resu
         out.extend_from_slice(b"{\"data_collection\":\"");
         match table.kind {
             TableKind::Message => out.extend_from_slice(MESSAGES.as_bytes()),
-            TableKind::Table => {
+            TableKind::Table | TableKind::Statement => {
                 let id = &table.id;
                 json::escaped(out, if id.schema.is_empty() { &id.database } else { &id.schema });
                 out.push(b'.');

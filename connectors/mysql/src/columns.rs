@@ -294,6 +294,28 @@ impl CatalogColumn {
         !matches!(self.data_type.as_str(), "enum" | "set") && self.column_type.contains("unsigned")
             || self.data_type == "year"
     }
+    /// The type's name in capitals, and the numbers that were declared with it: length or precision, scale.
+    pub fn declared(&self) -> (String, Vec<u32>) {
+        let mut name = self.data_type.to_uppercase();
+        let labels = || self.labels().len() as u32;
+        let numbers = match self.data_type.as_str() {
+            "enum" => vec![1],
+            // as long as all labels with their commas, each counted as one
+            "set" => vec![(labels() * 2).saturating_sub(1)],
+            _ => {
+                let rest = self.column_type.get(self.data_type.len()..).unwrap_or("");
+                let inside = rest.strip_prefix('(').and_then(|r| r.split_once(')')).map(|r| r.0);
+                inside.map(|i| i.split(',').filter_map(|n| n.trim().parse().ok()).collect()).unwrap_or_default()
+            }
+        };
+        if self.unsigned() && self.data_type != "year" {
+            name.push_str(" UNSIGNED");
+            if self.column_type.contains("zerofill") {
+                name.push_str(" ZEROFILL");
+            }
+        }
+        (name, numbers)
+    }
     /// How it stands in a row image that the server writes today.
     pub fn physical(&self) -> Result<Physical> {
         let word = self.octets.min(u64::from(u16::MAX)) as u16;

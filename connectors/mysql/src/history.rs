@@ -105,11 +105,12 @@ impl History {
             self.changed.insert(name);
         }
     }
-    /// No table of this database is left.
-    pub fn drop_database(&mut self, database: &str) {
+    /// No table of this database is left; gives those that were known.
+    pub fn drop_database(&mut self, database: &str) -> Vec<Name> {
         let database = self.folding.name(database);
         let names: Vec<Name> = self.tables.keys().filter(|n| n.0 == database).cloned().collect();
-        names.into_iter().for_each(|n| self.set(n, None));
+        names.iter().for_each(|n| self.set(n.clone(), None));
+        names
     }
     /// Nothing is known any more.
     pub fn forget(&mut self) {

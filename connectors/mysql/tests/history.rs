@@ -107,7 +107,7 @@ async fn every_restart_finds_the_columns_of_its_place() {
         // As it goes along: after every statement what it gave is read in the finest pieces, and read again from in front of it.
         // Rows of one event share a place: the last of them has it.
         let mut seen: Vec<(String, Option<Resume>)> = Vec::new();
-        let mut followed = 0;
+        let (mut followed, mut statements) = (0, 0);
         for (i, part) in [workload(&server).as_str(), LIVE].iter().enumerate() {
             for statement in common::split(part) {
                 let before = live.resume.clone();
@@ -116,6 +116,7 @@ async fn every_restart_finds_the_columns_of_its_place() {
                 let end = log_end(&server).await;
                 while !passed(&live, &end) {
                     let (lines, _) = live.next(Limit { changes: 1, ..LIMIT }).await;
+                    statements += common::statements(&live.batch).len();
                     let last = lines.len();
                     let place = |i| (i + 1 == last).then(|| live.resume.clone());
                     seen.extend(lines.into_iter().enumerate().map(|(i, l)| (l.replace(&db, "db"), place(i))));
@@ -134,8 +135,8 @@ async fn every_restart_finds_the_columns_of_its_place() {
                 }
                 // And so says the kit, which cuts a stream that reads all of it in one go.
                 let open = async |at: Resume| Ok(server.resume(&tables, Some(&at)).await.source);
-                let kit = kit::cut_after_every_change(open, &start, all.len());
-                let cuts = tokio::time::timeout(4 * DEADLINE, kit).await.expect("the kit in time").unwrap();
+                let kit = kit::cut_after_every_change(open, &start, all.len() + statements);
+                let cuts = tokio::time::timeout(10 * DEADLINE, kit).await.expect("the kit in time").unwrap();
                 assert!(cuts > 15, "{cuts}");
             }
         }
@@ -225,7 +226,7 @@ async fn what_nobody_can_know_stops() {
         blind.batch.clear();
         let e = loop {
             match tokio::time::timeout(DEADLINE, blind.source.fill(&mut blind.batch, LIMIT)).await.unwrap() {
-                Ok(()) => assert!(blind.batch.changes.is_empty(), "{:?}", common::lines(&blind.batch)),
+                Ok(()) => assert!(common::lines(&blind.batch).is_empty(), "{:?}", common::lines(&blind.batch)),
                 Err(e) => break e,
             }
             blind.batch.clear();
@@ -233,4 +234,90 @@ async fn what_nobody_can_know_stops() {
         assert_eq!(e.kind(), Kind::Schema, "{e:?}");
         metadata(&server, &was).await;
     }
+}
+
+#[tokio::test]
+async fn statements_about_captured_tables_are_told_once() {
+    let _alone = ALONE.lock().await;
+    for server in servers("statements_about_captured_tables_are_told_once") {
+        for level in ["MINIMAL", "FULL"] {
+            let was = metadata(&server, level).await;
+            let db = server.database("told").await;
+            let tables = [&*format!("{db}.t*")];
+            let mut live = server.resume(&tables, None).await;
+            let mut seen = Vec::new();
+            let mut c = server.conn().await;
+            c.query_drop(format!("USE {db}")).await.unwrap();
+            for statement in [
+                "CREATE TABLE t (id int unsigned AUTO_INCREMENT PRIMARY KEY, v varchar(40) NOT NULL) COMMENT 'it''s'",
+                "CREATE TABLE other (a int)",
+                "INSERT INTO t (v) VALUES ('x')",
+                "/* why */ ALTER TABLE t ADD e enum('a','b') NULL",
+                "RENAME TABLE t TO tt, other TO o2",
+                "CREATE TABLE t3 AS SELECT id FROM tt",
+                "CREATE UNIQUE INDEX i ON tt (v)",
+                "DROP TABLE tt, o2",
+                "DROP TABLE t3",
+            ] {
+                c.query_drop(statement).await.unwrap();
+                let end = log_end(&server).await;
+                while !passed(&live, &end) {
+                    live.next(LIMIT).await;
+                    assert!(live.batch.txns.iter().all(|t| t.file.is_some() && t.ts_us > 0));
+                    seen.extend(common::statements(&live.batch));
+                }
+            }
+            let text: Vec<&str> = seen.iter().map(|s| s[1].split('/').next().unwrap().trim()).collect();
+            let begins =
+                ["CREATE TABLE t (", "", "RENAME TABLE", "CREATE TABLE", "CREATE UNIQUE", "DROP TABLE", "DROP TABLE"];
+            assert!(text.iter().zip(begins).all(|(t, b)| t.starts_with(b)), "{text:#?}");
+            assert!(seen[1][1].contains("/* why */ ALTER TABLE t ADD e"), "{:?}", seen[1]);
+            assert!(seen.iter().all(|s| s[0] == db));
+            let became: Vec<String> = seen.iter().map(|s| shape(&s[2])).collect();
+            let id = |t: &str| format!("\\\"{db}\\\".\\\"{t}\\\"");
+            let [t, tt, t3] = ["t", "tt", "t3"].map(id);
+            assert_eq!(
+                became,
+                [
+                    format!("CREATE {t} id,v key id;"),
+                    format!("ALTER {t} id,v,e key id;"),
+                    format!("DROP {t};ALTER {tt} id,v,e key id;"),
+                    format!("CREATE {t3} id key ;"),
+                    format!("ALTER {tt} id,v,e key id;"),
+                    format!("DROP {tt};"),
+                    format!("DROP {t3};"),
+                ]
+            );
+            // the same from the beginning and after every one of them, rows between them and within included
+            let open = async |at: Resume| Ok(server.resume(&tables, Some(&at)).await.source);
+            let from = live_start(&server, &tables, &db).await;
+            let kit = kit::cut_after_every_change(open, &from, 5);
+            tokio::time::timeout(10 * DEADLINE, kit).await.expect("the kit in time").unwrap();
+            metadata(&server, &was).await;
+        }
+    }
+}
+
+/// A fresh start, behind which stand a table that is made, altered and filled, and one that is made of it.
+async fn live_start(server: &Server, tables: &[&str], db: &str) -> Resume {
+    let start = server.resume(tables, None).await.resume;
+    server.script(db, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE TABLE t2 AS SELECT id FROM t; ALTER TABLE t ADD x int").await;
+    start
+}
+
+/// `tableChanges`, shortened: `ALTER "db"."t" columns key names;`.
+fn shape(json: &str) -> String {
+    let mut out = String::new();
+    for part in json.split("{\"type\":\"").skip(1) {
+        let (how, rest) = part.split_once("\",\"id\":\"").unwrap();
+        let (id, table) = rest.split_once("\",\"table\":").unwrap();
+        out.push_str(&format!("{how} {id}"));
+        if !table.starts_with("null") {
+            let names: Vec<&str> = table.split("{\"name\":\"").skip(1).map(|c| c.split('"').next().unwrap()).collect();
+            let key = table.split("primaryKeyColumnNames\":[").nth(1).unwrap().split(']').next().unwrap();
+            out.push_str(&format!(" {} key {}", names.join(","), key.replace('"', "")));
+        }
+        out.push(';');
+    }
+    out
 }

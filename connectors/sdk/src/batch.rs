@@ -28,7 +28,8 @@ pub enum Op {
     Read,
     /// The table was emptied: no image.
     Truncate,
-    /// A message beside all tables (PostgreSQL's `pg_logical_emit_message`): `after` = prefix, content.
+    /// A message beside all tables (PostgreSQL's `pg_logical_emit_message`): `after` = prefix, content. Or a statement that
+    /// changed tables: see [`crate::TableKind::Statement`].
     Message,
 }
 

@@ -32,6 +32,9 @@ pub enum TableKind {
     Table,
     /// Messages beside all tables: two columns, prefix (text) and content (bytes).
     Message,
+    /// Statements that changed tables: three columns, the database they were made in (text), their text, and what became of the
+    /// tables, as JSON (Debezium's `tableChanges`). The id names the database and, for people, the tables.
+    Statement,
 }
 
 /// A column's logical type: what an encoder needs to choose a representation.

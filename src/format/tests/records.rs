@@ -366,3 +366,32 @@ fn key_hashes() {
     let keyless = table("s", "t", &[("a", Type::I32)], &[]);
     assert_eq!(key_hash(&keyless, &[Cell::NULL], b"", &mut Vec::new()).unwrap(), None);
 }
+
+#[test]
+fn statements_that_change_tables() {
+    let changes = r#"[{"type":"DROP","id":"\"lab\".\"t\"","table":null}]"#;
+    let batch = statement(["l\"ab", "DROP TABLE t /* \"why\" */", changes]);
+    let format = resolved_defaults(Values::Plain);
+    let got = encode(&format, &batch).unwrap();
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].topic, "dbz");
+    assert_eq!(got[0].key.as_deref(), Some(r#"{"databaseName":"l\"ab"}"#));
+    let value: serde_json::Value = serde_json::from_str(got[0].value.as_deref().unwrap()).unwrap();
+    assert_eq!(value["ddl"], "DROP TABLE t /* \"why\" */");
+    assert_eq!(value["tableChanges"][0]["id"], "\"lab\".\"t\"");
+    assert_eq!((&value["source"]["table"], &value["schemaName"]), (&"t".into(), &serde_json::Value::Null));
+    let names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut wanted = ["source", "ts_ms", "databaseName", "schemaName", "ddl", "tableChanges"];
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+    // not counted as a transaction's, and not written where nobody wants them
+    assert_eq!(encode(&Format { transaction: true, ..format.clone() }, &batch).unwrap().len(), 1);
+    assert!(encode(&Format { schema_changes: false, ..format.clone() }, &batch).unwrap().is_empty());
+    let with = encode(&Format { schemas: true, ..format }, &batch).unwrap();
+    let value: serde_json::Value = serde_json::from_str(with[0].value.as_deref().unwrap()).unwrap();
+    assert_eq!(value["schema"]["name"], "io.debezium.connector.postgresql.SchemaChangeValue");
+    let fields = value["schema"]["fields"].as_array().unwrap();
+    let field = |i: usize| fields[i]["field"].as_str().unwrap();
+    let written: Vec<&str> = (0..fields.len()).map(field).collect();
+    assert_eq!(written, ["source", "ts_ms", "databaseName", "schemaName", "ddl", "tableChanges"]);
+}

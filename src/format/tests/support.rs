@@ -142,6 +142,29 @@ pub fn messages() -> Arc<TableSchema> {
     Arc::new(TableSchema { kind: TableKind::Message, ..t })
 }
 
+/// Statements about a table.
+pub fn statements(table_name: &str) -> Arc<TableSchema> {
+    let columns = [("databaseName", Type::Text), ("ddl", Type::Text), ("tableChanges", Type::Json)];
+    let t = Arc::into_inner(table("schema-changes", table_name, &columns, &[])).unwrap();
+    Arc::new(TableSchema { kind: TableKind::Statement, ..t })
+}
+
+/// A batch of one statement: its cells are its text.
+pub fn statement(parts: [&str; 3]) -> Batch {
+    let mut rows = Rows::new();
+    rows.batch.txns[0].begins = false;
+    let table = statements("t");
+    let change = *rows.add(&table, Op::Message, None, Some(vec![C::Null, C::Null, C::Null]));
+    let mut batch = rows.done();
+    let (mut at, start) = (0, change.after.start as usize);
+    for (cell, part) in batch.cells[start..].iter_mut().zip(parts) {
+        *cell = Cell::at(at, part.len() as u32);
+        at += part.len() as u32;
+    }
+    batch.chunks[0] = parts.concat().into();
+    batch
+}
+
 /// A batch under construction.
 pub struct Rows {
     pub batch: Batch,

@@ -83,6 +83,8 @@ pub struct Case {
     pub runs: u64,
     /// Are the source's and Kafka's own limits measured beside it?
     pub limits: bool,
+    /// Does Debezium drain it, too?
+    pub peers: bool,
 }
 
 impl Case {
@@ -99,6 +101,7 @@ impl Case {
             values: "debezium".to_owned(),
             runs: 1,
             limits: false,
+            peers: false,
         }
     }
 
@@ -111,6 +114,7 @@ impl Case {
         case.runs = options.number("runs", 1).max(1);
         case.schemas = options.flag("schemas");
         case.limits = options.flag("limits");
+        case.peers = options.flag("peers");
         case.values = options.text("values", &case.values);
         case.op = match options.text("op", "insert").as_str() {
             "insert" => Op::Insert,
@@ -125,6 +129,9 @@ impl Case {
             (0, n) => Table::Fat(n),
             _ => crate::options::refuse("--columns and --row-bytes exclude each other"),
         };
+        if case.peers && (case.op != Op::Insert || case.tables > 1) {
+            crate::options::refuse("--peers goes with inserts into one table");
+        }
         case
     }
 

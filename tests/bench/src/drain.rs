@@ -9,6 +9,7 @@ use crate::{
     case::Case,
     limits,
     measure::{Meter, Topics, Usage, median, peak_mib, round, server},
+    peer::Debezium,
     rig::{Rig, SOON},
 };
 use seachange_testkit::Daemon;
@@ -125,8 +126,9 @@ pub fn record_bytes(sample: &[(Vec<u8>, Vec<u8>)]) -> f64 {
 }
 
 /// The whole case.
-pub async fn measure(case: &Case) -> Value {
+pub async fn measure(case: &Case) -> Vec<Value> {
     let mut rig = Rig::new(case).await;
+    let peer = if case.peers { Some(Debezium::begin(&rig, case).await) } else { None };
     let all: Vec<Vec<String>> = (0..case.runs).map(|n| rig.pipelines(case, n)).collect();
     rig.begin(case, &all.concat()).await;
     if case.limits {
@@ -152,9 +154,21 @@ pub async fn measure(case: &Case) -> Value {
         out.insert("source_limit".into(), limits::source(&rig.load, case).await);
         out.insert("kafka_limit".into(), limits::kafka(&rig.kafka, sample, case.records()).await);
     }
+    let mut results = vec![told(case, "Seachange", out)];
+    if let Some(peer) = peer {
+        let figures = peer.drain(case).await;
+        results[0]["debezium"] = Value::Object(figures.clone());
+        results.push(told(case, "Debezium", figures));
+    }
     rig.end().await;
-    let Value::Object(mut told) = case.json() else { return Value::Null };
-    told.insert("bench".into(), json!("drain"));
-    told.extend(out);
-    Value::Object(told)
+    results
+}
+
+/// Figures, and whose they are and of what.
+fn told(case: &Case, by: &str, figures: Map<String, Value>) -> Value {
+    let mut all = case.json();
+    all["bench"] = json!("drain");
+    all["by"] = json!(by);
+    figures.into_iter().for_each(|(name, value)| all[name] = value);
+    all
 }

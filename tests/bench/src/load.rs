@@ -144,6 +144,23 @@ impl Load {
         (0..tables).map(|i| format!("{pipeline}.{schema}.{}", table_name(i, tables))).collect()
     }
 
+    /// A row before all rows of the backlog.
+    pub async fn first_row(&self) {
+        const ROW: &str = "INSERT INTO orders (id) VALUES (0)";
+        match self {
+            Load::Postgres(l) => l.db.run(ROW).await,
+            Load::Binlog(l) => l.sql(ROW).await,
+        }
+    }
+
+    /// Port of the server and name of the database.
+    pub fn place(&self) -> (u16, &str) {
+        match self {
+            Load::Postgres(l) => (l.db.port, &l.db.name),
+            Load::Binlog(l) => (l.port(), l.name()),
+        }
+    }
+
     pub async fn end(self) {
         match self {
             Load::Postgres(l) => drop(l),

@@ -3,12 +3,12 @@
 //! ```text
 //! seachange-bench drain     a backlog, from the daemon's start to its last record
 //!     [--db postgres|mysql|mariadb] [--rows N] [--tx N] [--op insert|update|delete] [--columns N | --row-bytes N]
-//!     [--tables N] [--pipelines N] [--schemas] [--values plain|debezium] [--runs N] [--limits]
+//!     [--tables N] [--pipelines N] [--schemas] [--values plain|debezium] [--runs N] [--limits] [--peers]
 //! seachange-bench snapshot  a table that is already there  [--db D] [--rows N]
 //! seachange-bench latency   a write until a consumer has it  [--db D] [--rate N] [--seconds N]
 //! seachange-bench idle      a daemon with nothing to do  [--db D] [--tables N] [--pipelines N] [--seconds N]
 //! seachange-bench recovery  kill -9 under load until the next record  [--db D] [--times N]
-//! seachange-bench suite core|all --out FOLDER [--db D,D] [--scale F] [--only TEXT]
+//! seachange-bench suite core|all|peers --out FOLDER [--db D,D] [--scale F] [--only TEXT]
 //! ```
 //! Single runs print a line of JSON; a suite writes a table. Rates depend on whatever else the machine does: every result
 //! has the share of the machine that others used.
@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod measure;
 mod options;
+mod peer;
 mod report;
 mod rig;
 mod snapshot;
@@ -53,9 +54,9 @@ async fn main() {
         _ => usage(),
     };
     options.end();
-    let result = job.run().await;
-    println!("{result}");
-    std::process::exit(i32::from(result.get("failed").is_some()));
+    let results = job.run().await;
+    results.iter().for_each(|r| println!("{r}"));
+    std::process::exit(i32::from(results.iter().any(|r| r.get("failed").is_some())));
 }
 
 fn usage() -> ! {

@@ -101,7 +101,8 @@ impl Report {
 struct Section {
     bench: &'static str,
     title: &'static str,
-    /// Head of a column, and where its figure is: `a/b` is `b` of `a`; of `a:b` the share that `a` is of `b`.
+    /// Head of a column, and where its figure is: `a/b` is `b` of `a`; of `a:b` the share that `a` is of `b`,
+    /// of `a*b` how many times `b` it is.
     columns: &'static [(&'static str, &'static str)],
 }
 
@@ -126,6 +127,7 @@ const SECTIONS: &[Section] = &[
             ("of it", "rows_s:source_limit/rows_s"),
             ("Kafka alone", "kafka_limit/records_s"),
             ("of it", "rows_s:kafka_limit/records_s"),
+            ("times Debezium's", "rows_s*debezium/rows_s"),
             ("others", "others"),
         ],
     },
@@ -201,6 +203,12 @@ fn cell(result: &Value, path: &str) -> String {
     if let Some((part, whole)) = path.split_once(':') {
         return match (at(result, part).as_f64(), at(result, whole).as_f64()) {
             (Some(part), Some(whole)) if whole > 0.0 => format!("{:.0} %", 100.0 * part / whole),
+            _ => String::new(),
+        };
+    }
+    if let Some((many, one)) = path.split_once('*') {
+        return match (at(result, many).as_f64(), at(result, one).as_f64()) {
+            (Some(many), Some(one)) if one > 0.0 => format!("{:.1}", many / one),
             _ => String::new(),
         };
     }

@@ -1,4 +1,4 @@
-//! The sets of runs: `core`, a few minutes, and `all`.
+//! The sets of runs: `core`, a few minutes; `all`; `peers`, drains with Debezium beside.
 
 use crate::{
     case::{Case, Kind, Op, Table},
@@ -44,27 +44,27 @@ impl Job {
     }
 
     /// What it has measured, or why not. A run that panics is a failure of that run alone.
-    pub async fn run(self) -> Value {
+    pub async fn run(self) -> Vec<Value> {
         let (bench, name) = (self.bench(), self.name());
         // On a thread of its own: much of it blocks.
         let task = tokio::task::spawn_blocking(move || tokio::runtime::Handle::current().block_on(self.measure()));
         match task.await {
-            Ok(result) => result,
+            Ok(results) => results,
             Err(e) => {
                 let why = e.into_panic();
                 let why = why.downcast_ref::<String>().cloned().or(why.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-                report::failure(bench, &name, &why.unwrap_or_default())
+                vec![report::failure(bench, &name, &why.unwrap_or_default())]
             }
         }
     }
 
-    async fn measure(self) -> Value {
+    async fn measure(self) -> Vec<Value> {
         match self {
             Job::Drain(case) => drain::measure(&case).await,
-            Job::Snapshot { kind, rows } => snapshot::measure(kind, rows).await,
-            Job::Latency { kind, rate, seconds } => latency::measure(kind, rate, seconds).await,
-            Job::Idle { case, seconds } => idle::measure(&case, seconds).await,
-            Job::Recovery { case, times } => idle::recovery(&case, times).await,
+            Job::Snapshot { kind, rows } => vec![snapshot::measure(kind, rows).await],
+            Job::Latency { kind, rate, seconds } => vec![latency::measure(kind, rate, seconds).await],
+            Job::Idle { case, seconds } => vec![idle::measure(&case, seconds).await],
+            Job::Recovery { case, times } => vec![idle::recovery(&case, times).await],
         }
     }
 }
@@ -108,6 +108,10 @@ fn set(name: &str, kind: Kind, scale: f64) -> Vec<Job> {
     let all = name == "all";
     let n = |rows| scaled(rows, scale);
     let plain = Case::new(kind);
+    if name == "peers" {
+        let case = Case { rows: n(1_000_000), limits: true, peers: true, ..plain };
+        return vec![Job::Drain(case.clone()), Job::Drain(Case { tx: 1, rows: n(200_000), ..case })];
+    }
     let mut jobs =
         vec![Job::Drain(Case { rows: n(1_000_000), runs: if all { 3 } else { 1 }, limits: true, ..plain.clone() })];
     let (core, more) = shapes(kind, scale);
@@ -130,8 +134,8 @@ fn set(name: &str, kind: Kind, scale: f64) -> Vec<Job> {
 /// Runs a set: all databases or `--db a,b`, all runs or those whose name has `--only`, with `--scale` times the rows.
 /// Returns whether every run came to its end.
 pub async fn run(name: &str, mut options: Options) -> bool {
-    if !matches!(name, "core" | "all") {
-        refuse(&format!("the set {name} is not known: core or all"));
+    if !matches!(name, "core" | "all" | "peers") {
+        refuse(&format!("the set {name} is not known: core, all or peers"));
     }
     let scale = options.factor("scale", 1.0);
     let dir = options.given("out").unwrap_or_else(|| refuse("--out FOLDER is needed"));
@@ -148,9 +152,12 @@ pub async fn run(name: &str, mut options: Options) -> bool {
     for (i, job) in jobs.into_iter().enumerate() {
         let (what, at) = (job.name(), Instant::now());
         eprintln!("bench: {} of {count}: {what}", i + 1);
-        let result = job.run().await;
-        eprintln!("bench: {what}: {:.0} s: {result}", at.elapsed().as_secs_f64());
-        report.add(result);
+        let results = job.run().await;
+        let seconds = at.elapsed().as_secs_f64();
+        for result in results {
+            eprintln!("bench: {what}: {seconds:.0} s: {result}");
+            report.add(result);
+        }
     }
     println!("{}", report.markdown());
     eprintln!("bench: {count} runs, {} failed, {:.0} s", report.failures(), began.elapsed().as_secs_f64());

@@ -1,6 +1,6 @@
 //! Statements of the log: ends of transactions, rollbacks, tables that change, and rows that are not there.
 
-use super::{Assembler, EVENT_MOST, Id, Mark, Need, Taken, Why, count_table, names_of, stop};
+use super::{Assembler, EVENT_MOST, Id, Mark, Need, Taken, Why, count_table, ddl::Became, names_of, stop};
 use crate::{
     event::{self, Header, kind},
     flavor::Flavor,
@@ -87,8 +87,9 @@ impl Assembler {
             Statement::Tables { changes, rows_follow } => {
                 let db = database();
                 // What was delivered before is in the history already, and so is what stands before rows that were.
+                let mut became = Vec::new();
                 if !skip && !resumed {
-                    let taken = self.altered(&changes, &db, end)?;
+                    let taken = self.altered(&changes, &db, end, &mut became)?;
                     if taken != Taken::Done {
                         if alone {
                             self.group = None;
@@ -97,6 +98,9 @@ impl Assembler {
                     }
                 }
                 self.changed(&changes, &db);
+                if self.concerns(&changes, &db) {
+                    self.tell(&text, &db, &became, start, batch);
+                }
                 if rows_follow {
                     if let Some(g) = &mut self.group {
                         g.begun = true;
@@ -108,8 +112,15 @@ impl Assembler {
                 for (key, known) in &mut self.known {
                     known.stale |= names_of(key).is_some_and(|(db, _)| db.eq_ignore_ascii_case(name.as_bytes()));
                 }
+                let concerns = self.selection.schema(&name);
+                let mut became = Vec::new();
                 if !skip {
-                    self.history.drop_database(&name);
+                    let gone = self.history.drop_database(&name).into_iter();
+                    let captured = gone.filter(|n| self.selection.table(&n.0, &n.1));
+                    became.extend(captured.map(|name| Became { name, how: "DROP", table: None }));
+                }
+                if concerns {
+                    self.tell(&text, &name, &became, start, batch);
                 }
             }
             Statement::Truncate(named) => {
@@ -152,8 +163,27 @@ impl Assembler {
         ))
     }
 
-    /// Applies a statement to the history. `end`: where it ends.
-    fn altered(&mut self, changes: &[(Named, What)], database: &str, end: u64) -> Result<Taken> {
+    /// Does a statement name a captured table?
+    fn concerns(&self, changes: &[(Named, What)], database: &str) -> bool {
+        let folding = self.history.folding();
+        let captured = |n: &Named| {
+            let (database, table) = folding.named(n, database);
+            self.selection.table(&database, &table)
+        };
+        changes.iter().any(|(named, what)| {
+            let to = if let What::Renamed(to) = what { Some(to) } else { None };
+            captured(named) || to.is_some_and(captured)
+        })
+    }
+
+    /// Applies a statement to the history; says what became of captured tables. `end`: where it ends.
+    fn altered(
+        &mut self,
+        changes: &[(Named, What)],
+        database: &str,
+        end: u64,
+        became: &mut Vec<Became>,
+    ) -> Result<Taken> {
         if changes.is_empty() {
             self.history.forget();
             return Ok(Taken::Done);
@@ -171,8 +201,21 @@ impl Assembler {
             }
         }
         for Effect { name, draft } in effects {
+            let there = draft.is_some();
             let known = draft.and_then(|d| d.known().or_else(|| self.answer(&name).cloned().flatten()));
-            self.history.set(name, known.as_ref());
+            self.history.set(name.clone(), known.as_ref());
+            if self.selection.table(&name.0, &name.1) {
+                let folding = self.history.folding();
+                let made = |(n, what): &(Named, What)| {
+                    matches!(what, What::Created { .. }) && folding.named(n, database) == name
+                };
+                let how = match there {
+                    false => "DROP",
+                    true if changes.iter().any(made) => "CREATE",
+                    true => "ALTER",
+                };
+                became.push(Became { name, how, table: known });
+            }
         }
         Ok(Taken::Done)
     }

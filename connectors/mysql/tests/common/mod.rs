@@ -4,7 +4,7 @@
 use mysql_async::{Conn, Opts, prelude::Queryable};
 use seachange_mysql::flavor::Flavor;
 use seachange_sdk::{
-    Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Resume, Source, Span, Value, Visitor,
+    Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Resume, Source, Span, TableKind, Value, Visitor,
     kit::begins, position::keep,
 };
 use std::{fmt::Write, sync::Arc, time::Duration};
@@ -189,11 +189,21 @@ impl Stream {
     }
 }
 
-/// A batch's changes: `c db.t {a: 1} -> {a: 2}`.
+/// A batch's statements: database, text, what became of tables.
+pub fn statements(batch: &Batch) -> Vec<[String; 3]> {
+    let of = |c: &&seachange_sdk::Change| batch.tables[c.table as usize].kind == TableKind::Statement;
+    let text = |c: &seachange_sdk::Change, i: usize| {
+        String::from_utf8(batch.image(c.after)[i].bytes(batch.chunk(c)).unwrap().to_vec()).unwrap()
+    };
+    batch.changes.iter().filter(of).map(|c| [text(c, 0), text(c, 1), text(c, 2)]).collect()
+}
+
+/// A batch's changes of rows: `c db.t {a: 1} -> {a: 2}`.
 pub fn lines(batch: &Batch) -> Vec<String> {
     batch
         .changes
         .iter()
+        .filter(|c| batch.tables[c.table as usize].kind == TableKind::Table)
         .map(|c| {
             let schema = &batch.tables[c.table as usize];
             let chunk = batch.chunk(c);

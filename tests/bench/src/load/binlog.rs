@@ -34,6 +34,11 @@ impl Load {
         &self.db
     }
 
+    pub fn port(&self) -> u16 {
+        let port = self.url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+        port.expect("a port in the URL")
+    }
+
     async fn conn(&self, db: &str) -> Conn {
         let url = self.url.replacen("mariadb://", "mysql://", 1);
         let url = format!("{}/{db}", url.rsplit_once('/').expect("a database in the URL").0);

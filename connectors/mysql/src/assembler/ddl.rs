@@ -1,0 +1,235 @@
+//! Statements that changed captured tables, as records: Debezium's schema change events.
+//!
+//! A statement is one change, beside its transaction's rows and not counted among them; but it is counted among what was
+//! delivered of a transaction, so that it comes once even where rows follow it (CREATE TABLE ... SELECT).
+
+use super::Assembler;
+use crate::{charset::Charset, columns::CatalogTable, decode, history::Name, jsonb};
+use seachange_sdk::{
+    Batch, Cell, Change, Column, Decoder, Op, Param, Span, TableId, TableKind, TableSchema, Txn, Type,
+};
+use std::{fmt::Write, sync::Arc};
+
+/// Stands in the place of a schema, so that a statement about a table is not taken for a change of it.
+const SCHEMA: &str = "schema-changes";
+
+/// What became of one captured table.
+pub(super) struct Became {
+    pub(super) name: Name,
+    /// `CREATE`, `ALTER` or `DROP`.
+    pub(super) how: &'static str,
+    /// Its columns, where there are any and they are known.
+    pub(super) table: Option<CatalogTable>,
+}
+
+impl Assembler {
+    /// Delivers a statement of the open group, unless it was delivered before.
+    pub(super) fn tell(&mut self, text: &[u8], database: &str, became: &[Became], start: u64, batch: &mut Batch) {
+        let Some(group) = &mut self.group else { return };
+        group.rows += 1;
+        if group.skip || group.resumed && group.rows <= self.skip_rows {
+            return;
+        }
+        let text = String::from_utf8_lossy(text);
+        let changes = changes(became);
+        let mut chunk = String::with_capacity(database.len() + text.len() + changes.len());
+        let mut cell = |s: &str| {
+            let at = chunk.len() as u32;
+            chunk.push_str(s);
+            Cell::at(at, s.len() as u32)
+        };
+        let cells = [cell(database), cell(&text), cell(&changes)];
+        let names: Vec<&str> = became.iter().map(|b| b.name.1.as_str()).collect();
+        let decode =
+            Decoder { decode: decode::utf8, param: Param { n: Charset::UTF8MB4.number(), ..Param::default() } };
+        let column = |name: &str, ty| Column {
+            name: name.into(),
+            ty,
+            type_name: "text".into(),
+            nullable: false,
+            decode: decode.clone(),
+        };
+        let schema = TableSchema {
+            id: TableId { database: database.into(), schema: SCHEMA.into(), name: names.join(",").into() },
+            kind: TableKind::Statement,
+            version: 1,
+            columns: vec![
+                column("databaseName", Type::Text),
+                column("ddl", Type::Text),
+                column("tableChanges", Type::Json),
+            ],
+            key: Vec::new(),
+            layout: self.layout.clone(),
+        };
+        batch.txns.push(Txn {
+            id: group.number,
+            ts_us: group.ts_us,
+            commit: group.start,
+            gtid: group.text.clone(),
+            server_id: group.server_id,
+            thread: group.thread,
+            file: Some(self.file.clone()),
+            ..Txn::default()
+        });
+        let after = Span { start: batch.cells.len() as u32, len: cells.len() as u32 };
+        batch.cells.extend(cells);
+        batch.bytes += chunk.len();
+        batch.chunks.push(chunk.into());
+        batch.tables.push(Arc::new(schema));
+        batch.changes.push(Change {
+            op: Op::Message,
+            table: (batch.tables.len() - 1) as u32,
+            chunk: (batch.chunks.len() - 1) as u32,
+            before: Span::NONE,
+            after,
+            txn: (batch.txns.len() - 1) as u32,
+            at: start,
+            row: 0,
+            order: 0,
+            table_order: 0,
+        });
+    }
+}
+
+/// Debezium's `tableChanges`.
+fn changes(became: &[Became]) -> String {
+    let mut out = String::from("[");
+    for (i, b) in became.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        out.push_str(&format!("{comma}{{\"type\":\"{}\",\"id\":", b.how));
+        let quoted = |s: &str| format!("\"{}\"", s.replace('"', "\"\""));
+        jsonb::quote(&format!("{}.{}", quoted(&b.name.0), quoted(&b.name.1)), &mut out);
+        out.push_str(",\"table\":");
+        match &b.table {
+            Some(t) => table(t, &mut out),
+            None => out.push_str("null"),
+        }
+        out.push('}');
+    }
+    out.push(']');
+    out
+}
+
+fn table(t: &CatalogTable, out: &mut String) {
+    out.push_str("{\"defaultCharsetName\":null,\"primaryKeyColumnNames\":[");
+    for (i, k) in t.key.iter().filter_map(|k| t.columns.get(*k)).enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        jsonb::quote(&k.name, out);
+    }
+    out.push_str("],\"columns\":[");
+    for (i, c) in t.columns.iter().enumerate() {
+        let (name, numbers) = c.declared();
+        let number = |n: Option<&u32>| n.map_or("null".to_owned(), u32::to_string);
+        out.push_str(if i > 0 { ",{\"name\":" } else { "{\"name\":" });
+        jsonb::quote(&c.name, out);
+        // Writing to a String cannot fail.
+        let _: std::fmt::Result = write!(
+            out,
+            ",\"jdbcType\":{},\"nativeType\":null,\"typeName\":\"{name}\",\"typeExpression\":\"{name}\",\"charsetName\":",
+            jdbc(&c.data_type)
+        );
+        match c.charset {
+            Some(set) if !set.is_binary() => jsonb::quote(set.name(), out),
+            _ => out.push_str("null"),
+        }
+        let auto = c.extra.contains("auto_increment");
+        let generated = auto || c.extra.contains("GENERATED");
+        let _: std::fmt::Result = write!(
+            out,
+            ",\"length\":{},\"scale\":{},\"position\":{},\"optional\":{},\"autoIncremented\":{auto},\"generated\":{generated},\
+             \"comment\":null,\"defaultValueExpression\":null,\"enumValues\":",
+            number(numbers.first()),
+            number(numbers.get(1)),
+            i + 1,
+            c.nullable,
+        );
+        if matches!(c.data_type.as_str(), "enum" | "set") {
+            for (i, label) in c.labels().iter().enumerate() {
+                out.push(if i > 0 { ',' } else { '[' });
+                jsonb::quote(&format!("'{}'", label.replace('\'', "''")), out);
+            }
+            out.push(']');
+        } else {
+            out.push_str("null");
+        }
+        out.push('}');
+    }
+    out.push_str("],\"comment\":null}");
+}
+
+/// The number that `java.sql.Types` gives to what Debezium reads a column as.
+fn jdbc(data_type: &str) -> i32 {
+    match data_type {
+        "bit" => -7,
+        "tinyint" | "smallint" => 5,
+        "mediumint" | "int" | "year" => 4,
+        "bigint" => -5,
+        "float" => 6,
+        "double" => 8,
+        "decimal" => 3,
+        "date" => 91,
+        "time" => 92,
+        "datetime" => 93,
+        "timestamp" => 2014,
+        "binary" => -2,
+        "varbinary" => -3,
+        "tinyblob" | "blob" | "mediumblob" | "longblob" => 2004,
+        "char" | "enum" | "set" => 1,
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => 12,
+        _ => 1111,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::CatalogColumn;
+
+    #[test]
+    fn as_debezium_writes_it() {
+        let column = |name: &str, data: &str, ty: &str| CatalogColumn {
+            name: name.into(),
+            data_type: data.into(),
+            column_type: ty.into(),
+            ..CatalogColumn::default()
+        };
+        let t = CatalogTable {
+            columns: vec![
+                CatalogColumn { extra: "auto_increment".into(), ..column("i\"d", "int", "int unsigned") },
+                CatalogColumn {
+                    charset: Some(Charset::UTF8MB4),
+                    nullable: true,
+                    ..column("n", "varchar", "varchar(40)")
+                },
+                column("d", "decimal", "decimal(10,2)"),
+                CatalogColumn { charset: Some(Charset::UTF8MB4), ..column("e", "enum", "enum('a','it''s')") },
+            ],
+            key: vec![0],
+        };
+        let became = [
+            Became { name: ("d".into(), "t".into()), how: "ALTER", table: Some(t) },
+            Became { name: ("d".into(), "u\"v".into()), how: "DROP", table: None },
+        ];
+        let rest = r#""comment":null,"defaultValueExpression":null,"enumValues":"#;
+        assert_eq!(
+            changes(&became),
+            format!(
+                r#"[{{"type":"ALTER","id":"\"d\".\"t\"","table":{{"defaultCharsetName":null,"primaryKeyColumnNames":["i\"d"],"columns":[{},{},{},{}],"comment":null}}}},{{"type":"DROP","id":"\"d\".\"u\"\"v\"","table":null}}]"#,
+                format_args!(
+                    r#"{{"name":"i\"d","jdbcType":4,"nativeType":null,"typeName":"INT UNSIGNED","typeExpression":"INT UNSIGNED","charsetName":null,"length":null,"scale":null,"position":1,"optional":false,"autoIncremented":true,"generated":true,{rest}null}}"#
+                ),
+                format_args!(
+                    r#"{{"name":"n","jdbcType":12,"nativeType":null,"typeName":"VARCHAR","typeExpression":"VARCHAR","charsetName":"utf8mb4","length":40,"scale":null,"position":2,"optional":true,"autoIncremented":false,"generated":false,{rest}null}}"#
+                ),
+                format_args!(
+                    r#"{{"name":"d","jdbcType":3,"nativeType":null,"typeName":"DECIMAL","typeExpression":"DECIMAL","charsetName":null,"length":10,"scale":2,"position":3,"optional":false,"autoIncremented":false,"generated":false,{rest}null}}"#
+                ),
+                format_args!(
+                    r#"{{"name":"e","jdbcType":1,"nativeType":null,"typeName":"ENUM","typeExpression":"ENUM","charsetName":"utf8mb4","length":1,"scale":null,"position":4,"optional":false,"autoIncremented":false,"generated":false,{rest}["'a'","'it''s'"]}}"#
+                ),
+            )
+        );
+    }
+}
