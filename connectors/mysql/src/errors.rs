@@ -98,6 +98,10 @@ pub fn sql(doing: &str, e: mysql_async::Error) -> Error {
         mysql_async::Error::Server(s) => ServerError { code: s.code, message: s.message }.error(doing),
         other => {
             let text = other.to_string();
+            if text.contains("authentication plugin") {
+                return Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: {text}"))
+                    .fix("let the account use caching_sha2_password, mysql_native_password or ed25519");
+            }
             let tls =
                 text.contains("certificate") || text.contains("TLS") || text.contains("Tls") || text.contains("tls");
             if tls {

@@ -27,7 +27,7 @@ async fn streamed(server: &Server, db: &str, table: &str, script: &str) -> BTree
     loop {
         let n = tokio::time::timeout(DEADLINE, stream.source.fill(&mut stream.batch, common::LIMIT)).await;
         n.unwrap().unwrap();
-        for c in &stream.batch.changes {
+        for c in stream.batch.changes.iter().filter(|c| c.op != seachange_sdk::Op::Message) {
             let schema = &stream.batch.tables[c.table as usize];
             if &*schema.id.name == "zz_end" {
                 return out;

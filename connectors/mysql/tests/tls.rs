@@ -1,0 +1,123 @@
+//! What each `sslmode` verifies, and how accounts prove who they are: on the replication connection and on SQL sessions alike.
+
+mod common;
+
+use common::{DEADLINE, Server, servers};
+use mysql_async::prelude::Queryable;
+use seachange_mysql::flavor::Flavor;
+use seachange_sdk::{Configured, Connector, Kind, Retry};
+use std::{path::PathBuf, sync::Arc};
+
+fn configured(server: &Server, user: &str, more: &str) -> Arc<dyn Configured> {
+    let address = server.url.rsplit('@').next().unwrap();
+    let scheme = server.flavor.kind();
+    let text = format!(
+        "url = '{scheme}://{user}@{address}'\npassword = 'pw'\ntables = ['sc_tls.*']\nread_timeout = '20s'\n{more}"
+    );
+    let which = if server.flavor == Flavor::MySql { &seachange_mysql::MYSQL } else { &seachange_mysql::MARIADB };
+    which.configure("tls", "pipeline.tls.source", &text.parse().unwrap()).unwrap()
+}
+
+/// Opens a stream (both connections) and a session for status.
+async fn works(c: &Arc<dyn Configured>) -> Result<(), (Kind, String)> {
+    let all = async {
+        c.status().await?;
+        let mut opened = c.open(None).await?;
+        opened.source.close().await
+    };
+    let said = |e: seachange_sdk::Error| {
+        assert_eq!(e.retryable(), Retry::Operator, "{e:?}");
+        assert!(e.remedy().is_some() && !format!("{e:?}").contains("'pw'"), "{e:?}");
+        (e.kind(), e.to_string())
+    };
+    tokio::time::timeout(DEADLINE, all).await.expect("no answer").map_err(said)
+}
+
+async fn account(server: &Server, user: &str, how: &str) -> bool {
+    let mut c = server.conn().await;
+    c.query_drop(format!("DROP USER IF EXISTS {user}")).await.unwrap();
+    if c.query_drop(format!("CREATE USER {user} {how}")).await.is_err() {
+        eprintln!("SKIPPED: {} has no such account: {how}", server.flavor.name());
+        return false;
+    }
+    c.query_drop(format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT, RELOAD ON *.* TO {user}"))
+        .await
+        .unwrap();
+    true
+}
+
+#[tokio::test]
+async fn certificates_are_verified_as_asked() {
+    for server in servers("certificates_are_verified_as_asked") {
+        let mut c = server.conn().await;
+        let dir: String = c.query_first("SELECT @@datadir").await.unwrap().unwrap();
+        let file = |name: &str| PathBuf::from(&dir).join(name);
+        if !file("client-key.pem").exists() {
+            eprintln!("SKIPPED: {} has made no certificates of its own in {dir}", server.flavor.name());
+            continue;
+        }
+        let ca = format!("ssl_root_cert = '{}'", file("ca.pem").display());
+        account(&server, "sc_tls", "IDENTIFIED BY 'pw' REQUIRE SSL").await;
+        let with = |more: &str| configured(&server, "sc_tls", more);
+        for fine in [
+            "sslmode = 'prefer'",
+            "sslmode = 'require'",
+            &format!("sslmode = 'verify-ca'\n{ca}"),
+            &format!("sslmode = 'require'\n{ca}"),
+        ] {
+            works(&with(fine)).await.unwrap_or_else(|e| panic!("{fine}: {e:?}"));
+        }
+        // Another CA, no CA of ours, a certificate for another name, no TLS at all.
+        let other = format!("ssl_root_cert = '{}'", file("client-cert.pem").display());
+        for refused in [
+            &*format!("sslmode = 'verify-ca'\n{other}"),
+            "sslmode = 'verify-ca'",
+            &format!("sslmode = 'verify-full'\n{ca}"),
+            "sslmode = 'disable'",
+        ] {
+            works(&with(refused)).await.expect_err(refused);
+        }
+        // A certificate of the client's own.
+        account(&server, "sc_x509", "IDENTIFIED BY 'pw' REQUIRE X509").await;
+        let own = format!(
+            "ssl_cert = '{}'\nssl_key = '{}'",
+            file("client-cert.pem").display(),
+            file("client-key.pem").display()
+        );
+        for mode in ["require", "verify-ca"] {
+            let config = format!("sslmode = '{mode}'\n{ca}\n{own}");
+            works(&configured(&server, "sc_x509", &config)).await.unwrap_or_else(|e| panic!("{mode}: {e:?}"));
+        }
+        let e = works(&configured(&server, "sc_x509", "sslmode = 'require'")).await.expect_err("without a certificate");
+        assert_eq!(e.0, Kind::Auth, "{e:?}");
+        c.query_drop("DROP USER sc_tls, sc_x509").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn accounts_of_every_plugin() {
+    for server in servers("accounts_of_every_plugin") {
+        let plugins: &[&str] = match server.flavor {
+            Flavor::MySql => &["IDENTIFIED WITH caching_sha2_password BY 'pw'"],
+            Flavor::MariaDb => {
+                // may be there already, or not at all
+                let _: Result<(), _> = server.conn().await.query_drop("INSTALL SONAME 'auth_ed25519'").await;
+                &[
+                    "IDENTIFIED VIA mysql_native_password USING PASSWORD('pw')",
+                    "IDENTIFIED VIA ed25519 USING PASSWORD('pw')",
+                ]
+            }
+        };
+        for how in plugins {
+            if account(&server, "sc_plugin", how).await {
+                // twice: the server remembers a password it has seen
+                for mode in ["prefer", "prefer", "disable"] {
+                    let c = configured(&server, "sc_plugin", &format!("sslmode = '{mode}'"));
+                    let got = works(&c).await;
+                    assert!(got.is_ok(), "{how} {mode}: {got:?}");
+                }
+                server.conn().await.query_drop("DROP USER sc_plugin").await.unwrap();
+            }
+        }
+    }
+}
