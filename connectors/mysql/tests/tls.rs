@@ -8,6 +8,9 @@ use seachange_mysql::flavor::Flavor;
 use seachange_sdk::{Configured, Connector, Kind, Retry};
 use std::{path::PathBuf, sync::Arc};
 
+/// One at a time: all register as the same replica.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn configured(server: &Server, user: &str, more: &str) -> Arc<dyn Configured> {
     let address = server.url.rsplit('@').next().unwrap();
     let scheme = server.flavor.kind();
@@ -48,6 +51,7 @@ async fn account(server: &Server, user: &str, how: &str) -> bool {
 
 #[tokio::test]
 async fn certificates_are_verified_as_asked() {
+    let _alone = ALONE.lock().await;
     for server in servers("certificates_are_verified_as_asked") {
         let mut c = server.conn().await;
         let dir: String = c.query_first("SELECT @@datadir").await.unwrap().unwrap();
@@ -96,6 +100,7 @@ async fn certificates_are_verified_as_asked() {
 
 #[tokio::test]
 async fn accounts_of_every_plugin() {
+    let _alone = ALONE.lock().await;
     for server in servers("accounts_of_every_plugin") {
         let plugins: &[&str] = match server.flavor {
             Flavor::MySql => &["IDENTIFIED WITH caching_sha2_password BY 'pw'"],
