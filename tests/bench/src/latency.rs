@@ -44,7 +44,7 @@ impl Writer {
             Load::Postgres(l) => {
                 let client = l.db.connect().await;
                 client.batch_execute(TABLE).await.expect("a table");
-                client.batch_execute("SET synchronous_commit = off").await.expect("a setting");
+                // Written through at each commit, as by default: a walsender sends nothing that is not.
                 let insert = "INSERT INTO orders_timed SELECT $1::bigint + g, $2::bigint, repeat('x', 100)
                               FROM generate_series(1, $3::bigint) g";
                 let insert = client.prepare(insert).await.expect("a statement");
