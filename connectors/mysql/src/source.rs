@@ -274,7 +274,13 @@ impl Source for MySqlSource {
                 // The server waits for us (`net_write_timeout` is a day), and its heartbeats wait behind what is unread.
                 std::future::pending::<()>().await;
             }
-            link.read().await?;
+            if let Err(e) = link.read().await {
+                // What the server said before it closed may be why it closed: `fill` reads that first, then meets the end.
+                if link.pending() > 0 {
+                    std::future::pending::<()>().await;
+                }
+                return Err(e);
+            }
         }
     }
 
