@@ -1,7 +1,8 @@
 //! The stream: one task owns the socket and hands batches of whole events to the core.
 //!
 //! Cancellation. Between two `await`s everything read is in the connection's buffer, in `waiting` (an event for
-//! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing.
+//! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing. A session for
+//! SQL is of no use after a question that was dropped: it is taken out while it is asked.
 //!
 //! A batch ends at a transaction's end, unless a limit is met inside of one. The server keeps no account of us: there is
 //! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
@@ -137,28 +138,37 @@ impl MySqlSource {
 
     /// Knows the statements up to the log's end as it is now.
     async fn read_ahead(&mut self, from: &Place) -> Result<()> {
-        let server = self.server.clone();
-        let end = server.log_end(self.session(false).await?).await?.0;
-        self.ahead.read(self.connector.config(), from, &end).await
-    }
-
-    async fn session(&mut self, fresh: bool) -> Result<&mut Conn> {
-        if fresh || self.session.is_none() {
-            let mut session = self.connector.connect().await?;
-            let waits = format!("SET SESSION lock_wait_timeout = {LOCK}");
-            session.query_drop(waits).await.map_err(|e| crate::errors::sql("opening a session", e))?;
-            self.session = Some(session);
+        for fresh in [false, true] {
+            let mut session = self.session(fresh).await?;
+            match self.server.log_end(&mut session).await {
+                Err(e) if e.kind() == Kind::Connect && !fresh => {}
+                end => {
+                    self.session = Some(session);
+                    return self.ahead.read(self.connector.config(), from, &end?.0).await;
+                }
+            }
         }
-        self.session.as_mut().ok_or_else(|| Error::bug("no session"))
+        Err(Error::bug("a session that was never tried"))
     }
 
-    /// What the catalog says of a table, with `barrier` after the statements on it that stand in the log.
+    /// The session, to be put back when what it was asked has been answered. Dropped in the middle of a question it is of
+    /// no use any more, and is gone with it.
+    async fn session(&mut self, fresh: bool) -> Result<Conn> {
+        if let Some(session) = self.session.take().filter(|_| !fresh) {
+            return Ok(session);
+        }
+        let mut session = self.connector.connect().await?;
+        let waits = format!("SET SESSION lock_wait_timeout = {LOCK}");
+        session.query_drop(waits).await.map_err(|e| crate::errors::sql("opening a session", e))?;
+        Ok(session)
+    }
+
     async fn ask(&mut self, database: &str, table: &str, barrier: bool) -> Result<Option<CatalogTable>> {
         let server = self.server.clone();
         for fresh in [false, true] {
-            let session = self.session(fresh).await?;
+            let mut session = self.session(fresh).await?;
             let asked = async {
-                if barrier && !catalog::settled(session, database, table).await? {
+                if barrier && !catalog::settled(&mut session, database, table).await? {
                     tracing::warn!(
                         database,
                         table,
@@ -166,12 +176,15 @@ impl MySqlSource {
                     );
                     return Ok(None);
                 }
-                catalog::table(session, &server, database, table).await
+                catalog::table(&mut session, &server, database, table).await
             };
             match tokio::time::timeout(CATALOG, asked).await {
                 // The session may have been idle for days: once more on a new one.
                 Ok(Err(e)) if e.kind() == Kind::Connect && !fresh => {}
-                Ok(r) => return r,
+                Ok(r) => {
+                    self.session = Some(session);
+                    return r;
+                }
                 Err(_) if !fresh => {}
                 Err(_) => {
                     return Err(Error::source(Kind::Connect, format!("the catalog did not answer within {CATALOG:?}")));
