@@ -76,6 +76,9 @@ fn is_postgres(url: &str) -> bool {
     url.starts_with("postgres")
 }
 
+/// A session that the load writes in.
+// There is one for each client: its size matters to nobody.
+#[allow(clippy::large_enum_variant)]
 pub enum Session {
     Postgres {
         client: Client,
