@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -73,6 +73,8 @@ pub struct Entry {
     committed_at: AtomicU64,
     /// Since when changes wait without a commit; 0 when none waits.
     waiting: AtomicU64,
+    /// It is new, and the place where it begins is not durable yet.
+    begins: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -88,6 +90,7 @@ impl Entry {
             read_at: AtomicU64::new(0),
             committed_at: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            begins: AtomicBool::new(false),
             last_error: Mutex::new(None),
         };
         entry.show(&Phase::Idle);
@@ -115,12 +118,19 @@ impl Entry {
             self.read.store(0, SeqCst);
             self.committed.store(0, SeqCst);
             self.waiting.store(0, SeqCst);
+            self.begins.store(false, SeqCst);
         }
         if let Phase::Failed { error, .. } = &phase {
             *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         }
         self.show(&phase);
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// It is a new pipeline. Until its first commit has made durable where it begins it is not ready: a start would choose
+    /// the place anew, behind what was changed meanwhile.
+    pub fn begins(&self) {
+        self.begins.store(true, SeqCst);
     }
 
     /// The phase it is in.
@@ -143,6 +153,7 @@ impl Entry {
     pub fn committed(&self, changes: u64) {
         let now = self.now();
         self.committed_at.store(now, SeqCst);
+        self.begins.store(false, SeqCst);
         let committed = self.committed.fetch_add(changes, SeqCst) + changes;
         self.waiting.store(if self.read.load(SeqCst) > committed { now } else { 0 }, SeqCst);
         // A read between that load and the store may have found the clock running; it has added to `read` before, so
@@ -164,6 +175,9 @@ impl Entry {
             Phase::Draining => return Some("is shutting down".into()),
             Phase::Done => return None,
             Phase::Snapshotting | Phase::Streaming => {}
+        }
+        if self.begins.load(SeqCst) {
+            return Some("the place where it begins is not durable yet".into());
         }
         let waiting = self.waiting.load(SeqCst);
         let waited = Duration::from_millis(now.saturating_sub(waiting));
@@ -261,6 +275,18 @@ mod tests {
         e.set(Phase::Streaming);
         assert_eq!(e.unready_at(late()), None);
         assert_eq!(board.report().1["pipelines"]["a"]["last_error"], "boom");
+    }
+
+    #[test]
+    fn a_new_pipeline_is_ready_when_its_beginning_is_durable() {
+        let board = Board::new(["a"]);
+        let e = board.entry("a").unwrap();
+        e.set(Phase::Starting);
+        e.begins();
+        e.set(Phase::Streaming);
+        assert!(e.unready().is_some_and(|r| r.contains("durable")));
+        e.committed(0);
+        assert_eq!(e.unready(), None);
     }
 
     #[test]

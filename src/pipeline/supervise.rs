@@ -187,6 +187,9 @@ async fn run(
         metrics.clone(),
         status.clone(),
     );
+    if resume.is_none() {
+        status.begins();
+    }
     status.set(Phase::Streaming);
     let reading = Reading::new(opened.snapshotter, pipeline.snapshot.clone(), pipeline.limits.clone(), ask_in);
     let mut reading = Task(tokio::spawn(tracing::Instrument::in_current_span(reading.run())));

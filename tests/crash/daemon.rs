@@ -1,13 +1,20 @@
 //! The daemon is killed, replaced, and asked to end, while it streams.
 
-use crate::rig::{LONG, Random, Rig};
-use seachange_testkit::{Daemon, eventually, servers};
+use crate::rig::{LONG, Random, Rig, on_each};
+use seachange_testkit::{Daemon, Which, servers};
 use std::time::Duration;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+on_each! {
+    killed_at_random_moments
+    #[cfg(feature = "failpoints")] killed_at_every_named_place
+    two_of_them_are_one
+    asked_to_end_under_load
+}
+on_each! { mysql_without_gtids = Which::MySqlNoGtid; killed_at_random_moments }
+
+async fn killed_at_random_moments(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(600).start().await;
     load.reach(500, LONG).await;
@@ -26,10 +33,9 @@ async fn killed_at_random_moments() {
 }
 
 #[cfg(feature = "failpoints")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_every_named_place() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn killed_at_every_named_place(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(400).start().await;
     for (n, place) in crate::snapshot::PLACES.iter().cycle().take(2 * crate::snapshot::PLACES.len()).enumerate() {
@@ -45,10 +51,9 @@ async fn killed_at_every_named_place() {
     rig.judge(&mut daemon, done).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_of_them_are_one() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn two_of_them_are_one(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut older = rig.daemon().await;
     let load = rig.ledger(300).start().await;
     rig.collect(&mut older, |r| r.seen > 100).await;
@@ -65,10 +70,9 @@ async fn two_of_them_are_one() {
     println!("the newer one went on; next record after {took:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn asked_to_end_under_load() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn asked_to_end_under_load(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(600).start().await;
     let mut times = Vec::new();
@@ -79,16 +83,10 @@ async fn asked_to_end_under_load() {
         let status = daemon.terminate(Duration::from_secs(20)).await;
         times.push(began.elapsed().as_millis());
         assert_eq!(status.code(), Some(0), "{status}");
-        // An orderly end tells the database: what was committed is not read again.
-        let confirmed = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-        let client = rig.db.connect().await;
-        eventually(LONG, "the slot is free", async || {
-            match client.query_one(confirmed, &[&rig.slot()]).await.expect("the slot").get::<_, bool>(0) {
-                false => Ok(()),
-                true => Err("in use"),
-            }
-        })
-        .await;
+        // An orderly end lets go of the slot.
+        if which.kind() == "postgres" {
+            rig.slot_is_free().await;
+        }
         daemon.restart();
     }
     let done = load.stop().await;

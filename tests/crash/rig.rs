@@ -4,8 +4,9 @@
 #![allow(dead_code)]
 
 use seachange_testkit::{
-    Config, Daemon, Database, Ledger, Postgres, Proxy,
+    Config, Daemon, Database, Ledger, Proxy, Source, Which,
     audit::{Order, Report},
+    eventually,
     ledger::Outcome,
     topic, unique,
 };
@@ -17,9 +18,35 @@ use std::{
 /// Far more than anything here takes, on a busy machine too.
 pub const LONG: Duration = Duration::from_secs(120);
 
-/// A database of its own, a pipeline that reads its table `public.ledger`, and the topic that this becomes.
+/// A test for each kind of database: `on_each! { a_test another_test }` makes `postgres::a_test`, `mysql::a_test` and
+/// `mariadb::a_test` of a function that takes a [`seachange_testkit::Which`].
+macro_rules! on_each {
+    ($($(#[$attribute:meta])* $name:ident)*) => {
+        $crate::rig::on_each!(postgres = Which::Postgres(15); $($(#[$attribute])* $name)*);
+        $crate::rig::on_each!(mysql = Which::MySql; $($(#[$attribute])* $name)*);
+        $crate::rig::on_each!(mariadb = MARIADB; $($(#[$attribute])* $name)*);
+    };
+    ($kind:ident = $which:expr; $($(#[$attribute:meta])* $name:ident)*) => {
+        mod $kind {
+            #[allow(unused_imports)]
+            use seachange_testkit::{MARIADB, Which};
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name($which).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_each;
+
+/// A database of its own, a pipeline that reads its table `ledger`, and the topic that this becomes.
 pub struct Rig {
     pub db: Database,
+    /// The table's full name.
+    pub table: String,
     pub bootstrap: String,
     pub pipeline: String,
     pub topic: String,
@@ -27,14 +54,20 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub async fn new(pg: &Postgres, bootstrap: &str) -> Rig {
-        let db = pg.database().await;
+    pub async fn new(source: &Source, bootstrap: &str) -> Rig {
+        let db = source.database().await;
         let pipeline = unique("p");
-        let topic = format!("{pipeline}.public.ledger");
-        let config = Config::kafka(bootstrap)
-            .postgres(&pipeline, &db.url, &["public.ledger"])
-            .set(&format!("pipeline.{pipeline}.limits.retry_first"), "100ms");
-        Rig { db, bootstrap: bootstrap.to_owned(), pipeline, topic, config }
+        let table = db.table("ledger");
+        let topic = format!("{pipeline}.{table}");
+        let config = Rig::pipeline(Config::kafka(bootstrap), &pipeline, &db);
+        Rig { db, table, bootstrap: bootstrap.to_owned(), pipeline, topic, config }
+    }
+
+    /// The configuration, with a pipeline that reads the ledger of a database.
+    pub fn pipeline(config: Config, name: &str, db: &Database) -> Config {
+        config
+            .source(name, db.which.kind(), &db.url, &[&db.table("ledger")])
+            .set(&format!("pipeline.{name}.limits.retry_first"), "100ms")
     }
 
     /// Has the pipeline reach its database through a proxy; the load goes past it.
@@ -52,7 +85,7 @@ impl Rig {
 
     /// A load without an end, at this many changes a second.
     pub fn ledger(&self, rate: u64) -> Ledger {
-        Ledger::new(&self.db.url, "public.ledger").changes(u64::MAX).rate(rate).keys(300)
+        Ledger::new(self.db.writer_url(), &self.table).changes(u64::MAX).rate(rate).keys(300)
     }
 
     /// The daemon, streaming: the table is there and empty, so that every change of the load is in the stream.
@@ -63,26 +96,47 @@ impl Rig {
         daemon
     }
 
-    /// Name of the slot.
+    /// PostgreSQL: name of the slot.
     pub fn slot(&self) -> String {
         format!("seachange_{}", self.pipeline)
+    }
+
+    /// Waits until nobody uses the slot.
+    pub async fn slot_is_free(&self) {
+        let client = self.db.connect().await;
+        eventually(LONG, "the slot is free", async || {
+            let sql = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
+            match client.query_one(sql, &[&self.slot()]).await.expect("the slot").get::<_, bool>(0) {
+                false => Ok(()),
+                true => Err("in use"),
+            }
+        })
+        .await;
     }
 
     /// The table with `keys` rows of version 1.
     pub async fn filled(&self, keys: u64) {
         self.ledger(0).create().await;
-        let sql = format!(
-            "INSERT INTO public.ledger SELECT n, 1, 0, 'first' FROM generate_series(0, {}) n; ANALYZE public.ledger",
-            keys - 1
-        );
+        let numbers = match self.db.which {
+            Which::Postgres(_) => format!("SELECT n, 1, 0, 'first' FROM generate_series(0, {}) n", keys - 1),
+            Which::MariaDb(..) => format!("SELECT seq, 1, 0, 'first' FROM seq_0_to_{}", keys - 1),
+            _ => format!(
+                "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {}) \
+                 SELECT /*+ SET_VAR(cte_max_recursion_depth = 1000000) */ n, 1, 0, 'first' FROM s",
+                keys - 1
+            ),
+        };
+        let sql = format!("INSERT INTO {} (id, version, client, note) {numbers}", self.table);
         self.db.run(&sql).await;
+        let analyze = if self.db.which.kind() == "postgres" { "ANALYZE" } else { "ANALYZE TABLE" };
+        self.db.run(&format!("{analyze} {}", self.table)).await;
     }
 
     /// Waits until the topic has so many changes, and judges: each once and in order, and the end is what the table is.
     pub async fn judge(&self, daemon: &mut Daemon, done: Outcome) -> Report {
         let report = self.collect(daemon, |r| r.seen >= done.changes || !r.faults.is_empty()).await;
         report.expect(done.changes);
-        report.expect_table(&self.db.connect().await, "public.ledger").await;
+        report.expect_table(&self.db, &self.table).await;
         println!(
             "{}: {} changes in {} transactions committed ({} rolled back, {} connections lost), {report}",
             self.pipeline, done.changes, done.transactions, done.rollbacks, done.lost
@@ -113,7 +167,6 @@ impl Rig {
     /// Judges a topic that a snapshot and a stream beside it have made: a row that has been told is never read again, and
     /// the versions of a key are without gap from the first that was told. Gives the rows read and the changes streamed.
     pub async fn judge_snapshot(&self, daemon: &mut Daemon) -> (u64, u64) {
-        let client = self.db.connect().await;
         let end = Instant::now() + LONG;
         loop {
             let records = topic::read(&self.bootstrap, &self.topic).await;
@@ -132,15 +185,15 @@ impl Rig {
             let report = judge.finish();
             report.expect_order();
             assert!(again.is_empty(), "{} rows were told, then read: {:?}", again.len(), &again[..again.len().min(5)]);
-            let rows = client.query("SELECT id::text, version FROM public.ledger", &[]).await.expect("the rows");
+            let rows = self.db.versions(&self.table).await;
             let same = rows.len() == report.live.len()
-                && rows.iter().all(|r| report.live.get(r.get::<_, &str>(0)) == Some(&r.get::<_, i64>(1)));
+                && rows.iter().all(|(id, version)| report.live.get(&id.to_string()) == Some(version));
             if same {
                 return (read, report.seen - read);
             }
             daemon.living().unwrap_or_else(|e| panic!("{e}, with {report}"));
             if Instant::now() > end {
-                report.expect_table(&client, "public.ledger").await;
+                report.expect_table(&self.db, &self.table).await;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }

@@ -1,19 +1,23 @@
 //! The servers are killed, frozen and stopped while the daemon streams.
 
-use crate::rig::{LONG, Rig};
-use seachange_testkit::servers;
+use crate::rig::{LONG, Rig, on_each};
+use seachange_testkit::{Which, servers};
 use std::time::Duration;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn database_killed() {
-    let (Some(pg), Some(kafka)) = (servers::own_postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+on_each! { database_killed brokers_killed_in_turn }
+on_each! { mysql_without_gtids = Which::MySqlNoGtid; database_killed }
+on_each! { frozen_for_postgres = Which::Postgres(15); broker_frozen_and_stopped }
+on_each! { frozen_for_mysql = Which::MySql; broker_frozen_and_stopped }
+
+async fn database_killed(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::own_source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(400).start().await;
     for n in 1..3 {
         load.reach(n * 600, LONG).await;
-        pg.kill9();
-        let took = rig.first_record_after(|| pg.start("")).await;
+        source.kill9();
+        let took = rig.first_record_after(|| source.start("")).await;
         println!("database killed; first record {took:?} after the order to start it");
     }
     load.reach(2000, LONG).await;
@@ -21,10 +25,9 @@ async fn database_killed() {
     rig.judge(&mut daemon, done).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn brokers_killed_in_turn() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(3).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn brokers_killed_in_turn(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::own_kafka(3).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(300).start().await;
     for n in 1..=3 {
@@ -39,10 +42,9 @@ async fn brokers_killed_in_turn() {
 }
 
 /// The only broker is silent for half a minute, then away for some seconds.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broker_frozen_and_stopped() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn broker_frozen_and_stopped(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::own_kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(200).start().await;
     load.reach(400, LONG).await;

@@ -1,8 +1,8 @@
 //! The daemon is killed while it reads a table that is being written.
 
-use crate::rig::{LONG, Random, Rig};
+use crate::rig::{LONG, Random, Rig, on_each};
 use seachange_testkit::{
-    Daemon, Kafka, Postgres, servers,
+    Daemon, Kafka, Source, Which, servers,
     topic::{self, Isolation},
 };
 use std::time::Duration;
@@ -16,8 +16,8 @@ const KEYS: u64 = 4000;
 const CHUNK: u64 = 50;
 
 /// A table of [`KEYS`] rows in some 80 chunks; written by four clients, each with a quarter of the keys.
-async fn rig(pg: &Postgres, kafka: &Kafka) -> Rig {
-    let mut rig = Rig::new(pg, &kafka.bootstrap).await;
+async fn rig(source: &Source, kafka: &Kafka) -> Rig {
+    let mut rig = Rig::new(source, &kafka.bootstrap).await;
     let snapshot = format!("pipeline.{}.source.snapshot", rig.pipeline);
     rig.config = rig.config.set(&format!("{snapshot}.chunk_rows"), CHUNK as i64);
     rig.filled(KEYS).await;
@@ -40,10 +40,15 @@ fn unfinished(daemon: &Daemon) -> bool {
     !daemon.log().contains("snapshot of the table is complete")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = rig(&pg, &kafka).await;
+on_each! {
+    killed_at_random_moments
+    #[cfg(feature = "failpoints")] killed_at_every_named_place
+}
+on_each! { mysql_without_gtids = Which::MySqlNoGtid; killed_at_random_moments }
+
+async fn killed_at_random_moments(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = rig(&source, &kafka).await;
     let load = rig.ledger(100).keys(KEYS / 4).start().await;
     let mut daemon = Daemon::start(&rig.config);
     let mut random = Random::new();
@@ -62,10 +67,9 @@ async fn killed_at_random_moments() {
 }
 
 #[cfg(feature = "failpoints")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_every_named_place() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = rig(&pg, &kafka).await;
+async fn killed_at_every_named_place(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = rig(&source, &kafka).await;
     let load = rig.ledger(100).keys(KEYS / 4).start().await;
     let mut daemon: Option<Daemon> = None;
     let mut kills = 0;

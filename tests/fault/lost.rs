@@ -1,7 +1,12 @@
 //! Something that the pipeline needs has been taken away.
 
-use crate::rig::{LONG, Rig};
-use seachange_testkit::{Config, Daemon, Postgres, audit, eventually, servers, topic};
+use crate::rig::{LONG, Rig, on_each};
+use mysql_async::prelude::Queryable;
+use seachange_testkit::{Daemon, Kafka, MARIADB, OwnSource, Source, Which, audit, eventually, servers, topic};
+
+on_each! { mysql = Which::MySql; log_purged log_reset }
+on_each! { mysql_without_gtids = Which::MySqlNoGtid; log_purged log_reset }
+on_each! { mariadb = MARIADB; log_purged log_reset }
 
 /// Two pipelines of one daemon, each with a database of its own.
 struct Pair {
@@ -10,15 +15,12 @@ struct Pair {
     daemon: Daemon,
 }
 
-async fn pair(pg: &Postgres, bootstrap: &str) -> Pair {
-    let (broken, other) = (Rig::new(pg, bootstrap).await, Rig::new(pg, bootstrap).await);
+async fn pair(broken: &Source, other: &Source, bootstrap: &str) -> Pair {
+    let (broken, other) = (Rig::new(broken, bootstrap).await, Rig::new(other, bootstrap).await);
     for rig in [&broken, &other] {
         rig.ledger(0).create().await;
     }
-    let mut config: Config = broken.config.clone().postgres(&other.pipeline, &other.db.url, &["public.ledger"]);
-    for rig in [&broken, &other] {
-        config = config.set(&format!("pipeline.{}.limits.retry_first", rig.pipeline), "100ms");
-    }
+    let config = Rig::pipeline(broken.config.clone(), &other.pipeline, &other.db);
     let mut daemon = Daemon::start(&config);
     daemon.ready(LONG).await;
     let pair = Pair { broken, other, daemon };
@@ -61,9 +63,9 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slot_dropped() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let mut pair = pair(&pg, &kafka.bootstrap).await;
+    let mut pair = pair(&pg, &pg, &kafka.bootstrap).await;
     pair.daemon.terminate(LONG).await;
-    free(&pair.broken).await;
+    pair.broken.slot_is_free().await;
     pair.broken.db.run(&format!("SELECT pg_drop_replication_slot('{}')", pair.broken.slot())).await;
     pair.broken.ledger(0).seed(5).changes(50).run().await;
     pair.stands("gap", "reset the pipeline's state").await;
@@ -72,9 +74,9 @@ async fn slot_dropped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slot_moved_on() {
     let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let mut pair = pair(&pg, &kafka.bootstrap).await;
+    let mut pair = pair(&pg, &pg, &kafka.bootstrap).await;
     pair.daemon.terminate(LONG).await;
-    free(&pair.broken).await;
+    pair.broken.slot_is_free().await;
     pair.broken.ledger(0).seed(5).changes(50).run().await;
     let sql = format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", pair.broken.slot());
     pair.broken.db.run(&sql).await;
@@ -84,7 +86,7 @@ async fn slot_moved_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_removed() {
     let (Some(pg), Some(kafka)) = (servers::own_postgres(15).await, servers::kafka(1).await) else { return };
-    let mut pair = pair(&pg, &kafka.bootstrap).await;
+    let mut pair = pair(&pg, &pg, &kafka.bootstrap).await;
     pair.daemon.terminate(LONG).await;
     pg.restart("max_slot_wal_keep_size=1MB min_wal_size=32MB max_wal_size=32MB");
     let (client, admin) = (pair.broken.db.connect().await, pair.broken.db.admin().await);
@@ -108,6 +110,51 @@ async fn log_removed() {
     }
     // Both have failed for good: so has the process, and it says so.
     assert_eq!(pair.daemon.ended(LONG).await.code(), Some(1));
+}
+
+/// The server has thrown away log that the pipeline has not read.
+async fn log_purged(which: Which) {
+    let Some((broken, other, kafka)) = with_another(which).await else { return };
+    let mut pair = pair(&broken, &other, &kafka.bootstrap).await;
+    pair.daemon.terminate(LONG).await;
+    let rig = &pair.broken;
+    rig.ledger(0).seed(5).changes(50).run().await;
+    // What the server wrote last stays: only the file before it goes.
+    rig.db.run("FLUSH BINARY LOGS").await;
+    let mut session = rig.db.session().await;
+    // A server keeps what a replica that it takes for alive still reads.
+    eventually(LONG, "the log is purged", async || {
+        let files: Vec<mysql_async::Row> = session.query("SHOW BINARY LOGS").await.map_err(|e| e.to_string())?;
+        if files.len() == 1 {
+            return Ok(());
+        }
+        let last: String = files[files.len() - 1].get(0).expect("a name");
+        session.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).await.map_err(|e| e.to_string())?;
+        Err(format!("{} files", files.len()))
+    })
+    .await;
+    rig.ledger(0).seed(6).changes(50).run().await;
+    pair.stands("gap", "under a new name").await;
+}
+
+/// The server has begun its log anew, and has written to it.
+async fn log_reset(which: Which) {
+    let Some((broken, other, kafka)) = with_another(which).await else { return };
+    let mut pair = pair(&broken, &other, &kafka.bootstrap).await;
+    pair.daemon.terminate(LONG).await;
+    let rig = &pair.broken;
+    let mut session = rig.db.session().await;
+    let reset = if which == MARIADB { "RESET MASTER" } else { "RESET BINARY LOGS AND GTIDS" };
+    eventually(LONG, "the log is reset", async || session.query_drop(reset).await.map_err(|e| e.to_string())).await;
+    rig.ledger(0).seed(5).changes(300).run().await;
+    pair.stands("gap", "under a new name").await;
+}
+
+/// The server to be broken, another one, and Kafka.
+async fn with_another(which: Which) -> Option<(OwnSource, Source, Kafka)> {
+    // In this order in every test: no two can wait for each other.
+    let other = servers::postgres(15).await?;
+    Some((servers::own_source(which).await?, other, servers::kafka(1).await?))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,19 +216,6 @@ async fn state_topic_deleted() {
             }
         }
         if have == want { Ok(()) } else { Err(format!("{} keys of {}", have.len(), want.len())) }
-    })
-    .await;
-}
-
-/// Waits until nobody uses the slot.
-async fn free(rig: &Rig) {
-    let client = rig.db.connect().await;
-    eventually(LONG, "the slot is free", async || {
-        let sql = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-        match client.query_one(sql, &[&rig.slot()]).await.expect("the slot").get::<_, bool>(0) {
-            false => Ok(()),
-            true => Err("in use"),
-        }
     })
     .await;
 }

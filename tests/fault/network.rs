@@ -1,8 +1,12 @@
 //! Connections that break, go silent, or are not there yet.
 
-use crate::rig::{LONG, Rig};
-use seachange_testkit::{Config, Daemon, Proxy, Way, servers};
+use crate::rig::{LONG, Rig, on_each};
+use seachange_testkit::{Config, Daemon, Proxy, Way, Which, servers};
 use std::time::Duration;
+
+on_each! { connection_to_the_database_cut connection_to_the_database_silent servers_come_late }
+on_each! { kafka_for_postgres = Which::Postgres(15); connection_to_kafka_cut }
+on_each! { mysql_without_gtids = Which::MySqlNoGtid; connection_to_the_database_cut }
 
 /// Breaks something `times` times, about once a second, while the load runs.
 async fn again_and_again(times: u32, mut fault: impl FnMut(u32)) {
@@ -13,11 +17,10 @@ async fn again_and_again(times: u32, mut fault: impl FnMut(u32)) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connection_to_the_database_cut() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
-    let proxy = Proxy::to(format!("127.0.0.1:{}", pg.port)).await;
+async fn connection_to_the_database_cut(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
+    let proxy = Proxy::to(format!("127.0.0.1:{}", source.port)).await;
     let rig = rig.source_through(&proxy);
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(400).start().await;
@@ -30,11 +33,10 @@ async fn connection_to_the_database_cut() {
 
 /// Half-dead: the connection stands, nothing comes. The daemon must give it up by itself, and once the network is back
 /// take up where it was.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connection_to_the_database_silent() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
-    let proxy = Proxy::to(format!("127.0.0.1:{}", pg.port)).await;
+async fn connection_to_the_database_silent(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
+    let proxy = Proxy::to(format!("127.0.0.1:{}", source.port)).await;
     let rig = rig.source_through(&proxy).with("source.read_timeout", "4s").with("source.connect_timeout", "2s");
     let mut daemon = rig.daemon().await;
     let load = rig.ledger(200).start().await;
@@ -59,10 +61,9 @@ async fn connection_to_the_database_silent() {
     println!("next record {short:?} after a short silence, {long:?} after a long one");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connection_to_kafka_cut() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(1).await) else { return };
-    let mut rig = Rig::new(&pg, &kafka.bootstrap).await;
+async fn connection_to_kafka_cut(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::own_kafka(1).await) else { return };
+    let mut rig = Rig::new(&source, &kafka.bootstrap).await;
     let (proxies, through) = kafka.proxied().await;
     rig.config = rig.config.set("kafka.bootstrap", through);
     let mut daemon = rig.daemon().await;
@@ -80,11 +81,10 @@ async fn connection_to_kafka_cut() {
 }
 
 /// Neither server answers when the daemon starts; first the one comes, then the other.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_come_late() {
-    let (Some(pg), Some(kafka)) = (servers::postgres(15).await, servers::own_kafka(1).await) else { return };
-    let rig = Rig::new(&pg, &kafka.bootstrap).await;
-    let proxy = Proxy::to(format!("127.0.0.1:{}", pg.port)).await;
+async fn servers_come_late(which: Which) {
+    let (Some(source), Some(kafka)) = (servers::source(which).await, servers::own_kafka(1).await) else { return };
+    let rig = Rig::new(&source, &kafka.bootstrap).await;
+    let proxy = Proxy::to(format!("127.0.0.1:{}", source.port)).await;
     let (proxies, through) = kafka.proxied().await;
     let mut rig = rig.source_through(&proxy);
     rig.config = Config::set(rig.config, "kafka.bootstrap", through);

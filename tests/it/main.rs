@@ -7,6 +7,7 @@
 //! - [`snapshots`]: what is read, what is not, and where it meets the stream.
 //! - [`places`]: topics, partitions, sinks, several pipelines.
 //! - [`secured`]: a broker that lets in only by TLS, password and grants.
+//! - [`mysql_stream`]: what a log of MySQL and MariaDB can carry, and where reading meets it.
 //! - [`limits`]: large transactions, large rows, servers that hang.
 //!
 //! Servers come from `scripts/test`. Nothing here sleeps for luck: a test waits for a record that comes last.
@@ -16,6 +17,7 @@ mod golden;
 mod limits;
 mod mysql;
 mod mysql_same_bytes;
+mod mysql_stream;
 mod mysql_types;
 mod places;
 mod raw;

@@ -75,7 +75,8 @@ impl MyStage {
         let at = |path: &str| format!("pipeline.{name}.{path}");
         config
             .set(&at("source.type"), self.kind)
-            .set(&at("source.url"), self.url.as_str())
+            // The account that may do what capturing needs, and nothing else.
+            .set(&at("source.url"), self.url.replacen("root:root", "cdc:cdc", 1))
             .set(&at("source.tables"), vec![format!("{}.*", self.db)])
             .set(&at("source.snapshot"), snapshot)
             .set(&at("format.values"), values)

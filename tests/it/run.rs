@@ -4,7 +4,7 @@
 //! there after everything else comes last: when it is read, all that was committed before it has been published, once
 //! or more often, and what is counted then is final.
 
-use seachange_testkit::{Config, Daemon, Database, Kafka, Postgres, Record, eventually, servers, topic, unique};
+use seachange_testkit::{Config, Daemon, Database, Kafka, Record, Source, eventually, servers, topic, unique};
 use serde_json::Value;
 use std::{
     sync::atomic::{AtomicI32, Ordering},
@@ -23,7 +23,7 @@ pub struct Stage {
     /// A name of this test's own: its pipeline, slot and publication, and the prefix of its topics.
     pub name: String,
     marks: AtomicI32,
-    _postgres: Postgres,
+    _postgres: Source,
 }
 
 impl Stage {

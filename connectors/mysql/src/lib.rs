@@ -45,6 +45,7 @@ pub mod snapshot;
 
 mod check;
 mod init;
+mod inquiry;
 mod open;
 
 use async_trait::async_trait;

@@ -1,41 +1,36 @@
 //! The stream: one task owns the socket and hands batches of whole events to the core.
 //!
 //! Cancellation. Between two `await`s everything read is in the connection's buffer, in `waiting` (an event for
-//! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing.
+//! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing. The catalog is
+//! asked by a task of its own, which goes on meanwhile.
 //!
 //! A batch ends at a transaction's end, unless a limit is met inside of one. The server keeps no account of us: there is
 //! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
 
 use crate::{
-    assembler::{Assembler, Need, Taken, Why},
-    catalog::{self, Server},
+    assembler::{Assembler, Need, Taken},
+    catalog::Server,
     columns::CatalogTable,
     conn::Link,
-    history::Draft,
-    lookahead::{self, Lookahead},
+    inquiry::Inquirer,
+    lookahead::Lookahead,
     position::{Place, Seen, Stand},
     sql,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use mysql_async::{Conn, prelude::Queryable};
-use seachange_sdk::{Batch, Cut, Error, Fence, Kind, Limit, Position, Result, Source, Txn, TxnId};
+use seachange_sdk::{Batch, Cut, Error, Fence, Limit, Position, Result, Source, Txn, TxnId};
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::task::JoinSet;
 
 /// Idle positions are handed over at most this often, unless somebody waits.
 const IDLE: Duration = Duration::from_millis(500);
 /// Read ahead while nobody reads.
 const AHEAD: usize = 1 << 20;
-/// The catalog must answer within this time.
-const CATALOG: Duration = Duration::from_secs(60);
-/// Seconds that the catalog's session waits for a table that is locked.
-const LOCK: u32 = 20;
-/// The catalog is asked again, at most so often, when a table has changed while it was asked.
-const LOOKS: usize = 5;
 
 /// What the stream shares with [`crate::Configuration`]: the newest confirmed place.
 pub type Confirmed = Arc<Mutex<Option<Place>>>;
@@ -44,12 +39,11 @@ pub type Confirmed = Arc<Mutex<Option<Place>>>;
 pub struct MySqlSource {
     link: Option<Link>,
     assembler: Assembler,
-    connector: sql::Connector,
-    server: Server,
-    session: Option<Conn>,
+    /// `None` while it is asking.
+    inquirer: Option<Box<Inquirer>>,
+    inquiry: JoinSet<(Box<Inquirer>, Result<Option<CatalogTable>>)>,
     /// An event that waits for the catalog, and whether it came out of a packed transaction.
     waiting: Option<(Bytes, bool, Box<Need>)>,
-    ahead: Lookahead,
     read_timeout: Duration,
     begun: bool,
     confirmed: Confirmed,
@@ -83,102 +77,15 @@ impl MySqlSource {
             link: Some(link),
             idle_place: assembler.place().clone(),
             assembler,
-            connector,
-            server,
-            session: None,
+            inquirer: Some(Box::new(Inquirer::new(connector, server, ahead))),
+            inquiry: JoinSet::new(),
             waiting: None,
-            ahead,
             read_timeout,
             begun: false,
             confirmed,
             idle_at: Instant::now(),
             hurried: false,
         }
-    }
-
-    /// The catalog's description of a table, as it is needed.
-    async fn describe(&mut self, need: &Need) -> Result<Option<CatalogTable>> {
-        let (at, draft, barrier) = match &need.why {
-            Why::Hints => return self.ask(&need.database, &need.table, false).await,
-            // A row stands in the log: whoever altered the table before it has ended.
-            Why::Columns => (self.assembler.here(), Draft::unknown(), false),
-            Why::After { at, draft } => (at.clone(), draft.clone(), true),
-        };
-        let from = self.assembler.boundary();
-        let name = self.server.folding.table(&need.database, &need.table);
-        let mut followed = None;
-        for _ in 0..LOOKS {
-            self.read_ahead(&from).await?;
-            let before = self.ahead.follow(&at, &name, &draft);
-            let Some((database, table)) = before.name.clone() else {
-                followed = Some((before, None));
-                break;
-            };
-            let described = self.ask(&database, &table, barrier).await?;
-            self.read_ahead(&from).await?;
-            let after = self.ahead.follow(&at, &name, &draft);
-            let still = after == before;
-            followed = Some((after, described));
-            if still {
-                break;
-            }
-        }
-        let Some((end, described)) = followed else { return Err(Error::bug("a catalog that was not asked")) };
-        let found = match &described {
-            Some(c) if end.changed.is_none() => Some(c.clone()),
-            Some(c) => draft.solve(&end.draft, c),
-            None => draft.known(),
-        };
-        match (found, &need.why, &end.changed) {
-            (None, Why::Columns, Some(changed)) => Err(lookahead::moved_on(&need.database, &need.table, &at, changed)),
-            (found, ..) => Ok(found),
-        }
-    }
-
-    /// Knows the statements up to the log's end as it is now.
-    async fn read_ahead(&mut self, from: &Place) -> Result<()> {
-        let server = self.server.clone();
-        let end = server.log_end(self.session(false).await?).await?.0;
-        self.ahead.read(self.connector.config(), from, &end).await
-    }
-
-    async fn session(&mut self, fresh: bool) -> Result<&mut Conn> {
-        if fresh || self.session.is_none() {
-            let mut session = self.connector.connect().await?;
-            let waits = format!("SET SESSION lock_wait_timeout = {LOCK}");
-            session.query_drop(waits).await.map_err(|e| crate::errors::sql("opening a session", e))?;
-            self.session = Some(session);
-        }
-        self.session.as_mut().ok_or_else(|| Error::bug("no session"))
-    }
-
-    /// What the catalog says of a table, with `barrier` after the statements on it that stand in the log.
-    async fn ask(&mut self, database: &str, table: &str, barrier: bool) -> Result<Option<CatalogTable>> {
-        let server = self.server.clone();
-        for fresh in [false, true] {
-            let session = self.session(fresh).await?;
-            let asked = async {
-                if barrier && !catalog::settled(session, database, table).await? {
-                    tracing::warn!(
-                        database,
-                        table,
-                        "the table is locked; its columns are asked for when rows of it come"
-                    );
-                    return Ok(None);
-                }
-                catalog::table(session, &server, database, table).await
-            };
-            match tokio::time::timeout(CATALOG, asked).await {
-                // The session may have been idle for days: once more on a new one.
-                Ok(Err(e)) if e.kind() == Kind::Connect && !fresh => {}
-                Ok(r) => return r,
-                Err(_) if !fresh => {}
-                Err(_) => {
-                    return Err(Error::source(Kind::Connect, format!("the catalog did not answer within {CATALOG:?}")));
-                }
-            }
-        }
-        Err(Error::bug("a session that was never tried"))
     }
 
     /// The next event, if one is there: out of a packed transaction, or from the connection's buffer.
@@ -221,7 +128,17 @@ impl Source for MySqlSource {
         loop {
             if let Some((_, _, need)) = &self.waiting {
                 let need = need.clone();
-                let described = self.describe(&need).await?;
+                if let Some(mut inquirer) = self.inquirer.take() {
+                    let (need, here, from) = (need.clone(), self.assembler.here(), self.assembler.boundary());
+                    self.inquiry.spawn(async move {
+                        let described = inquirer.describe(&need, here, &from).await;
+                        (inquirer, described)
+                    });
+                }
+                let Some(answer) = self.inquiry.join_next().await else { return Err(Error::bug("nobody asks")) };
+                let (inquirer, described) = answer.map_err(|e| Error::bug("an inquiry broke off").cause(e))?;
+                self.inquirer = Some(inquirer);
+                let described = described?;
                 let Some((event, unpacked, _)) = self.waiting.take() else { continue };
                 self.assembler.provide(&need.database, &need.table, described);
                 self.take(event, unpacked, batch, &limit)?;
@@ -274,7 +191,13 @@ impl Source for MySqlSource {
                 // The server waits for us (`net_write_timeout` is a day), and its heartbeats wait behind what is unread.
                 std::future::pending::<()>().await;
             }
-            link.read().await?;
+            if let Err(e) = link.read().await {
+                // What the server said before it closed may be why it closed: `fill` reads that first, then meets the end.
+                if link.pending() > 0 {
+                    std::future::pending::<()>().await;
+                }
+                return Err(e);
+            }
         }
     }
 
@@ -290,8 +213,9 @@ impl Source for MySqlSource {
         if let Some(link) = self.link.take() {
             link.close().await;
         }
-        if let Some(session) = self.session.take() {
-            session.disconnect().await.map_err(|e| crate::errors::sql("closing", e))?;
+        match self.inquirer.take() {
+            Some(inquirer) => inquirer.close().await?,
+            None => self.inquiry.shutdown().await,
         }
         Ok(())
     }

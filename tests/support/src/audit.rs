@@ -208,10 +208,9 @@ impl Report {
         assert!(self.faults.is_empty(), "{self}");
     }
     /// Panics unless what is left is what the ledger's table holds now.
-    pub async fn expect_table(&self, client: &tokio_postgres::Client, table: &str) {
-        let rows =
-            client.query(&format!("SELECT id::text, version FROM {table}"), &[]).await.expect("the table's rows");
-        let there: BTreeMap<String, i64> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
+    pub async fn expect_table(&self, database: &crate::Database, table: &str) {
+        let rows = database.versions(table).await;
+        let there: BTreeMap<String, i64> = rows.into_iter().map(|(id, version)| (id.to_string(), version)).collect();
         let differ = |a: &BTreeMap<String, i64>, b: &BTreeMap<String, i64>| -> Vec<String> {
             a.iter().filter(|(k, v)| b.get(*k) != Some(v)).take(5).map(|(k, v)| format!("{k}: version {v}")).collect()
         };

@@ -33,8 +33,13 @@ impl Config {
 
     /// With a pipeline that reads PostgreSQL.
     pub fn postgres(self, pipeline: &str, url: &str, tables: &[&str]) -> Config {
+        self.source(pipeline, "postgres", url, tables)
+    }
+
+    /// With a pipeline that reads a database of this kind.
+    pub fn source(self, pipeline: &str, kind: &str, url: &str, tables: &[&str]) -> Config {
         let source = format!("pipeline.{pipeline}.source");
-        self.set(&format!("{source}.type"), "postgres")
+        self.set(&format!("{source}.type"), kind)
             .set(&format!("{source}.url"), url)
             .set(&format!("{source}.tables"), tables.to_vec())
             .set(&format!("pipeline.{pipeline}.sink.type"), "kafka")

@@ -6,8 +6,13 @@
 //! The count of committed changes must be exact although connections break. A commit without an answer is looked up: the
 //! lost session is ended first, so that it cannot commit after the look; then the client's rows are either what they were
 //! or what they were to become, and never both: a transaction that would leave them as they were is rolled back.
+//!
+//! What differs between the databases is in [`session`].
 
-use crate::{eventually, servers::connect};
+mod session;
+
+use crate::eventually;
+use session::{Failed, Session};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -17,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Error, Statement};
 
 /// The load to be.
 #[derive(Clone, Debug)]
@@ -106,13 +110,7 @@ impl Ledger {
 
     /// Makes the table if it is not there.
     pub async fn create(&self) {
-        let client = connect(&self.url).await.expect("the ledger's connection");
-        let sql = format!(
-            "CREATE TABLE IF NOT EXISTS {} (id bigint PRIMARY KEY, version bigint NOT NULL, client int NOT NULL, \
-             note varchar(400), at timestamptz DEFAULT now())",
-            self.table
-        );
-        client.batch_execute(&sql).await.expect("CREATE TABLE");
+        session::create(&self.url, &self.table).await;
     }
 
     /// Makes the table and starts the clients.
@@ -192,17 +190,8 @@ impl Random {
 
 type Rows = BTreeMap<i64, i64>;
 
-/// A lost session: its backend, and what it was committing.
-type Lost = ((i32, String), Option<(Rows, u64)>);
-
-struct Session {
-    client: Client,
-    insert: Statement,
-    update: Statement,
-    delete: Statement,
-    /// Process id and start of the server's side.
-    backend: (i32, String),
-}
+/// What a lost session was committing, if it was.
+type Pending = Option<(Rows, u64)>;
 
 /// What a transaction came to.
 enum End {
@@ -230,10 +219,12 @@ impl Writer {
         let quota = self.load.changes / self.load.clients.max(1);
         let began = Instant::now();
         let mut session: Option<Session> = None;
-        let mut lost: Option<Lost> = None;
+        // The session that was lost, while what became of it is not known.
+        let mut lost: Option<(Session, Pending)> = None;
         let mut down_since: Option<Instant> = None;
-        while self.done.changes < quota && !self.stop.load(Ordering::SeqCst) {
-            let Some(open) = session.take() else {
+        // A commit without an answer must be known before the count is told.
+        while lost.is_some() || (self.done.changes < quota && !self.stop.load(Ordering::SeqCst)) {
+            let Some(mut open) = session.take() else {
                 match self.open(&lost).await {
                     Ok(new) => {
                         session = Some(new);
@@ -249,7 +240,7 @@ impl Writer {
                 continue;
             };
             let mut pending = None;
-            match self.transaction(&open, &mut pending).await {
+            match self.transaction(&mut open, &mut pending).await {
                 Ok(end) => {
                     match end {
                         End::Committed => self.settle(pending.take().expect("a commit has rows")),
@@ -257,29 +248,19 @@ impl Writer {
                     }
                     session = Some(open);
                 }
-                Err(e)
-                    if e.is_closed()
-                        || e.code().is_none_or(|c| c.code().starts_with("57") || c.code().starts_with("08")) =>
-                {
-                    self.done.lost += 1;
-                    lost = Some((open.backend, pending.take()));
+                Err(Failed::Deadlock) if pending.is_none() => {
+                    self.done.rollbacks += 1;
+                    session = Some(open);
                 }
-                Err(e) => panic!("ledger client {}: {e:?}", self.n),
+                Err(Failed::Lost(_)) => {
+                    self.done.lost += 1;
+                    lost = Some((open, pending.take()));
+                }
+                Err(e) => panic!("ledger client {}: {e}", self.n),
             }
             if let Some(pace) = (self.load.rate > 0).then(|| self.load.rate as f64 / self.load.clients.max(1) as f64) {
                 let due = began + Duration::from_secs_f64(self.done.changes as f64 / pace);
                 tokio::time::sleep_until(due.into()).await;
-            }
-        }
-        // A commit without an answer must be known before the count is told.
-        while lost.is_some() {
-            match self.open(&lost).await {
-                Ok(_) => lost = None,
-                Err(e) => {
-                    let since = *down_since.get_or_insert_with(Instant::now);
-                    assert!(since.elapsed() < self.load.patience, "ledger client {}: server away: {e}", self.n);
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
             }
         }
         self.done
@@ -293,32 +274,11 @@ impl Writer {
     }
 
     /// A session; and, after a lost one, the truth about its last commit.
-    async fn open(&mut self, lost: &Option<Lost>) -> Result<Session, Error> {
-        let table = self.load.table.clone();
-        let client = connect(&self.load.url).await?;
-        if let Some(((pid, start), _)) = lost {
-            // The same process id with another start is somebody else, after a restart of the server.
-            let sql =
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
-            while !client.query(sql, &[pid, start]).await?.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
+    async fn open(&mut self, lost: &Option<(Session, Pending)>) -> Result<Session, Failed> {
         let (from, to) = (self.base(), self.base() + i64::try_from(self.load.keys).expect("keys fit bigint"));
-        let sql = format!("SELECT id, version FROM {table} WHERE id >= $1 AND id < $2");
-        let rows: Rows = client.query(&sql, &[&from, &to]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
-        let insert = format!("INSERT INTO {table} (id, version, client, note) VALUES ($1, 1, $2, $3)");
-        let update = format!("UPDATE {table} SET version = version + 1, note = $2 WHERE id = $1");
-        let delete = format!("DELETE FROM {table} WHERE id = $1");
-        let backend = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-        let backend = client.query_one(backend, &[]).await?;
-        let session = Session {
-            insert: client.prepare(&insert).await?,
-            update: client.prepare(&update).await?,
-            delete: client.prepare(&delete).await?,
-            backend: (backend.get(0), backend.get(1)),
-            client,
-        };
+        let before = lost.as_ref().map(|(session, _)| session);
+        let mut session = Session::open(&self.load.url, &self.load.table, self.n, before).await?;
+        let rows = session.rows(from, to).await?;
         // Last, when nothing can fail any more: told once.
         match lost {
             Some((_, Some((pending, changes)))) if rows == *pending => self.settle((rows, *changes)),
@@ -333,9 +293,8 @@ impl Writer {
     }
 
     /// One transaction. `pending` is set from the moment the commit is sent.
-    async fn transaction(&mut self, session: &Session, pending: &mut Option<(Rows, u64)>) -> Result<End, Error> {
-        let client = &session.client;
-        client.batch_execute("BEGIN").await?;
+    async fn transaction(&mut self, session: &mut Session, pending: &mut Pending) -> Result<End, Failed> {
+        session.say("BEGIN").await?;
         let (mut rows, mut changes) = (self.rows.clone(), 0);
         let number = i32::try_from(self.n).expect("clients fit int");
         for _ in 0..=self.random.below(2 * self.load.per_tx.max(1) - 1) {
@@ -346,26 +305,26 @@ impl Writer {
             let affected = match rows.get_mut(&id) {
                 None => {
                     rows.insert(id, 1);
-                    client.execute(&session.insert, &[&id, &number, &note]).await?
+                    session.insert(id, number, &note).await?
                 }
                 Some(_) if dice < 5 => {
                     rows.remove(&id);
-                    client.execute(&session.delete, &[&id]).await?
+                    session.delete(id).await?
                 }
                 Some(version) => {
                     *version += 1;
-                    client.execute(&session.update, &[&id, &note]).await?
+                    session.update(id, &note).await?
                 }
             };
             assert_eq!(affected, 1, "ledger client {}: key {id} is not as it was left", self.n);
             changes += 1;
         }
         if self.random.below(100) < 3 || rows == self.rows {
-            client.batch_execute("ROLLBACK").await?;
+            session.say("ROLLBACK").await?;
             return Ok(End::RolledBack);
         }
         *pending = Some((rows, changes));
-        client.batch_execute("COMMIT").await?;
+        session.say("COMMIT").await?;
         Ok(End::Committed)
     }
 }

@@ -1,6 +1,6 @@
 //! What the tests on real servers share.
 //!
-//! - [`servers`]: PostgreSQL and Kafka as `scripts/test` has started them, a database of its own for each test.
+//! - [`servers`]: databases and Kafka as `scripts/test` has started them; [`Database`]: one for each test.
 //! - [`Proxy`]: a TCP proxy that cuts, stalls, delays and truncates.
 //! - [`Daemon`], [`Config`]: the built `seachange` binary with a configuration, its log, its end.
 //! - [`Ledger`]: a write load whose every change can be audited; [`audit`]: the judge of what was published.
@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod daemon;
+pub mod database;
 pub mod http;
 pub mod ledger;
 pub mod proxy;
@@ -20,9 +21,10 @@ pub mod servers;
 pub mod topic;
 
 pub use daemon::{Config, Daemon};
+pub use database::Database;
 pub use ledger::Ledger;
 pub use proxy::{Proxy, Way};
-pub use servers::{Database, Kafka, OwnKafka, OwnPostgres, Postgres};
+pub use servers::{Kafka, MARIADB, OwnKafka, OwnSource, Source, Which};
 pub use topic::Record;
 
 use std::{

@@ -3,24 +3,29 @@
 //! Environment (`scripts/test` sets it):
 //! - `SEACHANGE_TEST_PG`, `SEACHANGE_TEST_PG_SUPER`: URLs of the capture account and of the superuser, one a server,
 //!   separated by blanks, in the same order.
+//! - `SEACHANGE_TEST_MYSQL`, `SEACHANGE_TEST_MARIADB`: URLs of the all-powerful account `root`/`root`, one a server; the
+//!   capture account is `cdc`/`cdc`.
 //! - `SEACHANGE_TEST_KAFKA`, `SEACHANGE_TEST_KAFKA3`: bootstrap addresses of the cluster of one broker and of three.
-//! - `SEACHANGE_TEST_SCRIPTS`: the folder with `postgres` and `kafka`, for the tests that break servers.
+//! - `SEACHANGE_TEST_SCRIPTS`: the folder with `postgres`, `mysql` and their kin, for the tests that break servers.
 //!
-//! Tests of one binary run side by side. Those that only use a server share it ([`postgres`], [`kafka`]); one that kills
-//! or stops it must have it for itself ([`own_postgres`], [`own_kafka`]) and waits until the others are done. The handle
+//! Tests of one binary run side by side. Those that only use a server share it ([`source`], [`kafka`]); one that kills
+//! or stops it must have it for itself ([`own_source`], [`own_kafka`]) and waits until the others are done. The handle
 //! is the permission: keep it until the test ends. An owner's handle starts the server again when dropped.
 
-use crate::{skip, unique};
+use crate::{
+    database::{self, Database},
+    skip, unique,
+};
+use mysql_async::prelude::Queryable;
 use std::{
     collections::HashMap,
+    fmt,
     ops::Deref,
     path::PathBuf,
     process::{Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
 };
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio_postgres::NoTls;
 
 /// One lock a server, by port, for the whole process.
 fn turn(port: u16) -> Arc<RwLock<()>> {
@@ -54,19 +59,55 @@ fn must(done: Result<(), String>) {
     done.unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// Connects, with a task that drives the connection until the client is dropped.
-pub async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Its error reaches whoever uses the client.
-    tokio::spawn(connection);
-    Ok(client)
+/// A database server of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// PostgreSQL of this major version.
+    Postgres(u32),
+    /// MySQL with GTIDs.
+    MySql,
+    /// MySQL without GTIDs: positions are files and offsets.
+    MySqlNoGtid,
+    /// MariaDB of this version.
+    MariaDb(u32, u32),
 }
 
-/// One PostgreSQL server.
+/// MariaDB as Debian 12 has it.
+pub const MARIADB: Which = Which::MariaDb(10, 11);
+
+impl From<u32> for Which {
+    fn from(version: u32) -> Which {
+        Which::Postgres(version)
+    }
+}
+
+impl Which {
+    /// What a pipeline's `source.type` calls it; also the name of its script.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Which::Postgres(_) => "postgres",
+            Which::MySql | Which::MySqlNoGtid => "mysql",
+            Which::MariaDb(..) => "mariadb",
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Postgres(version) => write!(f, "PostgreSQL {version}"),
+            Which::MySql => f.write_str("MySQL"),
+            Which::MySqlNoGtid => f.write_str("MySQL without GTIDs"),
+            Which::MariaDb(major, minor) => write!(f, "MariaDB {major}.{minor}"),
+        }
+    }
+}
+
+/// One database server.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Major version.
-    pub version: u32,
+    /// Which one.
+    pub which: Which,
     /// Port on 127.0.0.1.
     pub port: u16,
     /// URL of the capture account, on database `lab`.
@@ -75,121 +116,136 @@ pub struct Server {
     pub super_url: String,
 }
 
-/// A PostgreSQL that others use as well.
-pub struct Postgres {
+/// A database server that others use as well.
+pub struct Source {
     server: Server,
     _turn: Option<OwnedRwLockReadGuard<()>>,
 }
 
-impl Deref for Postgres {
+impl Deref for Source {
     type Target = Server;
     fn deref(&self) -> &Server {
         &self.server
     }
 }
 
-/// A PostgreSQL that is this test's alone.
-pub struct OwnPostgres {
-    shared: Postgres,
+/// A database server that is this test's alone.
+pub struct OwnSource {
+    shared: Source,
     _turn: OwnedRwLockWriteGuard<()>,
 }
 
-impl Deref for OwnPostgres {
-    type Target = Postgres;
-    fn deref(&self) -> &Postgres {
+impl Deref for OwnSource {
+    type Target = Source;
+    fn deref(&self) -> &Source {
         &self.shared
     }
+}
+
+async fn find_postgres() -> Vec<Server> {
+    let (urls, supers) = (words("SEACHANGE_TEST_PG"), words("SEACHANGE_TEST_PG_SUPER"));
+    assert_eq!(urls.len(), supers.len(), "SEACHANGE_TEST_PG and SEACHANGE_TEST_PG_SUPER name the same servers");
+    let mut found = Vec::new();
+    for (url, super_url) in urls.into_iter().zip(supers) {
+        let client = database::postgres(&super_url)
+            .await
+            .unwrap_or_else(|e| panic!("a PostgreSQL of SEACHANGE_TEST_PG_SUPER: {e}"));
+        let row = client.query_one("SELECT current_setting('server_version_num')::int4, inet_server_port()", &[]).await;
+        let row = row.expect("the server's version");
+        let (number, port): (i32, i32) = (row.get(0), row.get(1));
+        let which = Which::Postgres(number.unsigned_abs() / 10_000);
+        found.push(Server { which, port: u16::try_from(port).expect("a port"), url, super_url });
+    }
+    found
+}
+
+async fn find_mysql(kind: &str) -> Vec<Server> {
+    let name = format!("SEACHANGE_TEST_{}", kind.to_uppercase());
+    let mut found = Vec::new();
+    for super_url in words(&name) {
+        let mut conn = database::mysql(&super_url).await.unwrap_or_else(|e| panic!("a server of {name}: {e}"));
+        let row: Option<(String, u16)> = conn.query_first("SELECT VERSION(), @@port").await.expect("the version");
+        let (version, port) = row.expect("a row");
+        let which = if kind == "mysql" {
+            let mode: Option<String> = conn.query_first("SELECT @@gtid_mode").await.expect("gtid_mode");
+            if mode.as_deref() == Some("ON") { Which::MySql } else { Which::MySqlNoGtid }
+        } else {
+            let mut numbers = version.split('.').map_while(|n| n.parse().ok());
+            let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+                panic!("a server of {name} has the version {version:?}")
+            };
+            Which::MariaDb(major, minor)
+        };
+        conn.disconnect().await.expect("the end of the session");
+        found.push(Server { which, port, url: super_url.replacen("root:root", "cdc:cdc", 1), super_url });
+    }
+    found
 }
 
 async fn servers() -> &'static [Server] {
     static SERVERS: OnceCell<Vec<Server>> = OnceCell::const_new();
     SERVERS
         .get_or_init(async || {
-            let (urls, supers) = (words("SEACHANGE_TEST_PG"), words("SEACHANGE_TEST_PG_SUPER"));
-            assert_eq!(urls.len(), supers.len(), "SEACHANGE_TEST_PG and SEACHANGE_TEST_PG_SUPER name the same servers");
-            let mut found = Vec::new();
-            for (url, super_url) in urls.into_iter().zip(supers) {
-                let client = connect(&super_url)
-                    .await
-                    .unwrap_or_else(|e| panic!("a PostgreSQL of SEACHANGE_TEST_PG_SUPER: {e}"));
-                let row = client
-                    .query_one("SELECT current_setting('server_version_num')::int4, inet_server_port()", &[])
-                    .await;
-                let row = row.expect("the server's version");
-                let (number, port): (i32, i32) = (row.get(0), row.get(1));
-                let port = u16::try_from(port).expect("a port");
-                found.push(Server { version: number.unsigned_abs() / 10_000, port, url, super_url });
-            }
+            let mut found = find_postgres().await;
+            found.extend(find_mysql("mysql").await);
+            found.extend(find_mysql("mariadb").await);
             found
         })
         .await
 }
 
-async fn find(version: u32) -> Option<Server> {
-    let found = servers().await.iter().find(|s| s.version == version).cloned();
+async fn find(which: Which) -> Option<Server> {
+    let found = servers().await.iter().find(|s| s.which == which).cloned();
     if found.is_none() {
-        skip(&format!("needs PostgreSQL {version}: SEACHANGE_TEST_PG has none"));
+        skip(&format!("needs {which}: there is none"));
     }
     found
 }
 
-/// PostgreSQL of this major version, shared with other tests. `None`: the test is skipped.
-pub async fn postgres(version: u32) -> Option<Postgres> {
-    let server = find(version).await?;
+/// This server, shared with other tests. `None`: the test is skipped.
+pub async fn source(which: Which) -> Option<Source> {
+    let server = find(which).await?;
     let guard = turn(server.port).read_owned().await;
-    Some(Postgres { server, _turn: Some(guard) })
+    Some(Source { server, _turn: Some(guard) })
 }
 
-/// Every PostgreSQL there is, shared. Empty: the test is skipped.
-pub async fn every_postgres() -> Vec<Postgres> {
-    let mut all = Vec::new();
-    // In the order of their ports, as every test takes them: no two can wait for each other.
-    let mut servers = servers().await.to_vec();
-    servers.sort_by_key(|s| s.port);
-    for server in servers {
-        let guard = turn(server.port).read_owned().await;
-        all.push(Postgres { server, _turn: Some(guard) });
-    }
-    if all.is_empty() {
-        skip("needs a PostgreSQL: SEACHANGE_TEST_PG names none");
-    }
-    all
+/// This server, for this test alone. `None`: the test is skipped.
+pub async fn own_source(which: Which) -> Option<OwnSource> {
+    let server = find(which).await?;
+    let guard = turn(server.port).write_owned().await;
+    Some(OwnSource { shared: Source { server, _turn: None }, _turn: guard })
+}
+
+/// PostgreSQL of this major version, shared with other tests. `None`: the test is skipped.
+pub async fn postgres(version: u32) -> Option<Source> {
+    source(Which::Postgres(version)).await
 }
 
 /// PostgreSQL of this major version, for this test alone. `None`: the test is skipped.
-pub async fn own_postgres(version: u32) -> Option<OwnPostgres> {
-    let server = find(version).await?;
-    let guard = turn(server.port).write_owned().await;
-    Some(OwnPostgres { shared: Postgres { server, _turn: None }, _turn: guard })
+pub async fn own_postgres(version: u32) -> Option<OwnSource> {
+    own_source(Which::Postgres(version)).await
 }
 
 impl Server {
-    /// A new, empty database owned by the capture account. It goes, with its slots, when the handle is dropped.
+    /// A new, empty database of the capture account. It goes, with all that hangs on it, when the handle is dropped.
     pub async fn database(&self) -> Database {
-        let name = unique("t");
-        let admin = connect(&self.super_url).await.expect("the superuser's connection");
-        admin.batch_execute(&format!("CREATE DATABASE {name} OWNER cdc")).await.expect("CREATE DATABASE");
-        let on = |url: &str| format!("{}/{name}", url.rsplit_once('/').expect("a database in the URL").0);
-        Database {
-            url: on(&self.url),
-            super_url: on(&self.super_url),
-            admin_url: self.super_url.clone(),
-            port: self.port,
-            name,
-        }
+        Database::create(self, unique("t")).await
     }
 
     fn script(&self, args: &[&str], conf: &str) -> Result<(), String> {
-        let env = [
-            ("PG_VERSION", self.version.to_string()),
-            ("PG_PORT", self.port.to_string()),
-            ("PG_CONF", conf.to_owned()),
-        ];
-        script("postgres", args, &env)
+        let (port, conf) = (self.port.to_string(), conf.to_owned());
+        let env = match self.which {
+            Which::Postgres(version) => vec![("PG_VERSION", version.to_string()), ("PG_PORT", port), ("PG_CONF", conf)],
+            Which::MySql | Which::MySqlNoGtid => vec![("MYSQL_PORT", port), ("MYSQL_CONF", conf)],
+            Which::MariaDb(major, minor) => {
+                vec![("MARIADB_VERSION", format!("{major}.{minor}")), ("MARIADB_PORT", port), ("MARIADB_CONF", conf)]
+            }
+        };
+        script(self.which.kind(), args, &env)
     }
 }
 
-impl OwnPostgres {
+impl OwnSource {
     /// Starts it, with more settings (`name=value name=value`) for this start.
     pub fn start(&self, conf: &str) {
         must(self.script(&["start"], conf));
@@ -208,91 +264,11 @@ impl OwnPostgres {
     }
 }
 
-impl Drop for OwnPostgres {
+impl Drop for OwnSource {
     fn drop(&mut self) {
         // Also out of a failing test: the next one needs the server, with its ordinary settings.
         if let Err(e) = self.script(&["restart"], "") {
-            eprintln!("PostgreSQL {} could not be started again: {e}", self.version);
-        }
-    }
-}
-
-/// A database for one test.
-#[derive(Debug)]
-pub struct Database {
-    /// Its name.
-    pub name: String,
-    /// Port of its server on 127.0.0.1.
-    pub port: u16,
-    /// URL of the capture account.
-    pub url: String,
-    /// URL of the superuser.
-    pub super_url: String,
-    admin_url: String,
-}
-
-impl Database {
-    /// A connection as the capture account, which owns the database.
-    pub async fn connect(&self) -> tokio_postgres::Client {
-        connect(&self.url).await.unwrap_or_else(|e| panic!("database {}: {e}", self.name))
-    }
-    /// A connection as the superuser.
-    pub async fn admin(&self) -> tokio_postgres::Client {
-        connect(&self.super_url).await.unwrap_or_else(|e| panic!("database {}: {e}", self.name))
-    }
-    /// Runs statements as the capture account.
-    pub async fn run(&self, sql: &str) {
-        self.connect().await.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    }
-    /// The capture account's URL through a proxy's port.
-    pub fn url_through(&self, proxy: &crate::Proxy) -> String {
-        self.url.replace(&format!("127.0.0.1:{}", self.port), &proxy.addr().to_string())
-    }
-
-    async fn remove(name: &str, admin_url: &str) -> Result<(), tokio_postgres::Error> {
-        let admin = connect(admin_url).await?;
-        // A slot keeps both the database and its share of the log. A walsender that is told to go takes a moment.
-        for _ in 0..200 {
-            let slots = admin
-                .query("SELECT slot_name::text, active_pid FROM pg_replication_slots WHERE database = $1", &[&name])
-                .await?;
-            if slots.is_empty() {
-                break;
-            }
-            for slot in slots {
-                let (slot, pid): (String, Option<i32>) = (slot.get(0), slot.get(1));
-                let dropped = match pid {
-                    Some(pid) => admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).await,
-                    None => admin.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await,
-                };
-                // In use again, or gone already: the next round sees.
-                drop(dropped);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let (name, url) = (self.name.clone(), self.admin_url.clone());
-        // Drop cannot await, and may run on a runtime: so, a runtime and a thread of its own.
-        let removed = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-            runtime.block_on(async {
-                match tokio::time::timeout(Duration::from_secs(30), Database::remove(&name, &url)).await {
-                    Ok(done) => done.map_err(|e| e.to_string()),
-                    Err(_) => Err("no answer within 30 s".to_owned()),
-                }
-            })
-        })
-        .join();
-        match removed {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => eprintln!("database {} is left behind: {e}", self.name),
-            Err(_) => eprintln!("database {} is left behind", self.name),
+            eprintln!("{} could not be started again: {e}", self.which);
         }
     }
 }

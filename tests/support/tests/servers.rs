@@ -1,34 +1,62 @@
 //! The testkit against real servers: is the ledger's count true when connections and the server break, and does a reader
 //! see exactly what was committed?
 
+use mysql_async::prelude::Queryable;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use seachange_testkit::{Ledger, Proxy, Way, audit, eventually, servers, topic, unique};
+use seachange_testkit::{Database, Ledger, MARIADB, Proxy, Way, Which, audit, eventually, servers, topic, unique};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Changes of the ledger that the log holds, counted by another decoder than ours.
-async fn decoded(client: &tokio_postgres::Client, slot: &str) -> u64 {
-    let sql = "SELECT count(*) FROM pg_logical_slot_peek_changes($1, NULL, NULL) WHERE data ~ '^table public.ledger: '";
-    let count: i64 = client.query_one(sql, &[&slot]).await.expect("the log").get(0);
-    count.unsigned_abs()
+/// Counts the ledger's changes by means of the database alone.
+struct Count<'a> {
+    db: &'a Database,
+    slot: String,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_counts_right_while_connections_break() {
-    let Some(postgres) = servers::postgres(15).await else { return };
-    let db = postgres.database().await;
+impl<'a> Count<'a> {
+    async fn begin(db: &'a Database) -> Count<'a> {
+        let slot = unique("s");
+        if db.which.kind() == "postgres" {
+            let sql = "SELECT pg_create_logical_replication_slot($1, 'test_decoding')";
+            db.connect().await.execute(sql, &[&slot]).await.unwrap();
+        } else {
+            let mut conn = db.session().await;
+            conn.query_drop("CREATE TABLE counted (n bigint AUTO_INCREMENT PRIMARY KEY)").await.unwrap();
+            for what in ["INSERT", "UPDATE", "DELETE"] {
+                let then = "FOR EACH ROW INSERT INTO counted VALUES (NULL)";
+                conn.query_drop(format!("CREATE TRIGGER on_{what} AFTER {what} ON ledger {then}")).await.unwrap();
+            }
+        }
+        Count { db, slot }
+    }
+
+    async fn so_far(&self) -> u64 {
+        if self.db.which.kind() == "postgres" {
+            let sql = "SELECT count(*) FROM pg_logical_slot_peek_changes($1, NULL, NULL) \
+                       WHERE data ~ '^table public.ledger: '";
+            let count: i64 = self.db.connect().await.query_one(sql, &[&self.slot]).await.expect("the log").get(0);
+            count.unsigned_abs()
+        } else {
+            let count: Option<u64> =
+                self.db.session().await.query_first("SELECT count(*) FROM counted").await.expect("the count");
+            count.expect("a row")
+        }
+    }
+}
+
+async fn counts_right_while_connections_break(which: Which) {
+    let Some(source) = servers::source(which).await else { return };
+    let db = source.database().await;
     let proxy = Proxy::to(format!("127.0.0.1:{}", db.port)).await;
-    let load = Ledger::new(&db.url_through(&proxy), "ledger").changes(4_000).rate(1_500).keys(50);
+    let load = Ledger::new(&db.writer_url_through(&proxy), "ledger").changes(4_000).rate(1_500).keys(50);
     load.create().await;
-    let client = db.connect().await;
-    let slot = unique("s");
-    client.execute("SELECT pg_create_logical_replication_slot($1, 'test_decoding')", &[&slot]).await.unwrap();
+    let count = Count::begin(&db).await;
     let running = load.start().await;
     for at in 1..=6 {
         running.reach(at * 500, SOON).await;
@@ -41,26 +69,53 @@ async fn the_ledger_counts_right_while_connections_break() {
     }
     let outcome = running.join().await;
     assert!(outcome.lost > 0 && outcome.rollbacks > 0, "{outcome:?}");
-    assert_eq!(decoded(&client, &slot).await, outcome.changes, "{outcome:?}");
+    assert_eq!(count.so_far().await, outcome.changes, "{outcome:?}");
+}
+
+async fn counts_right_through_a_crash_of_the_server(which: Which) {
+    let Some(source) = servers::own_source(which).await else { return };
+    let db = source.database().await;
+    let load = Ledger::new(db.writer_url(), "ledger").changes(u64::MAX).keys(50);
+    load.create().await;
+    let count = Count::begin(&db).await;
+    let running = load.start().await;
+    running.reach(1_000, SOON).await;
+    source.kill9();
+    source.start("");
+    running.reach(running.committed() + 500, SOON).await;
+    let outcome = running.stop().await;
+    assert!(outcome.lost > 0, "{outcome:?}");
+    assert_eq!(count.so_far().await, outcome.changes, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_counts_right_while_connections_break() {
+    counts_right_while_connections_break(Which::Postgres(15)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_counts_right_while_connections_to_mysql_break() {
+    counts_right_while_connections_break(Which::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_counts_right_while_connections_to_mariadb_break() {
+    counts_right_while_connections_break(MARIADB).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_counts_right_through_a_crash_of_the_server() {
-    let Some(postgres) = servers::own_postgres(18).await else { return };
-    let db = postgres.database().await;
-    let load = Ledger::new(&db.url, "ledger").changes(u64::MAX).keys(50);
-    load.create().await;
-    let slot = unique("s");
-    let made = "SELECT pg_create_logical_replication_slot($1, 'test_decoding')";
-    db.connect().await.execute(made, &[&slot]).await.unwrap();
-    let running = load.start().await;
-    running.reach(1_000, SOON).await;
-    postgres.kill9();
-    postgres.start("");
-    running.reach(running.committed() + 500, SOON).await;
-    let outcome = running.stop().await;
-    assert!(outcome.lost > 0, "{outcome:?}");
-    assert_eq!(decoded(&db.connect().await, &slot).await, outcome.changes, "{outcome:?}");
+    counts_right_through_a_crash_of_the_server(Which::Postgres(18)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_counts_right_through_a_crash_of_mysql() {
+    counts_right_through_a_crash_of_the_server(Which::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_counts_right_through_a_crash_of_mariadb() {
+    counts_right_through_a_crash_of_the_server(MARIADB).await;
 }
 
 async fn make_topic(bootstrap: &str, name: &str, partitions: i32) {
