@@ -61,7 +61,7 @@ CONF
 }
 
 start() {
-  local setting options=() p tenths=1200
+  local setting options=() p tenths=3000
   if up; then status; return; fi
   "$ROOT/scripts/install" "$VERSION"
   ! port_open "$PORT" || die "something else listens on 127.0.0.1:$PORT already: choose another ${KIND^^}_PORT"
@@ -80,7 +80,7 @@ start() {
   p=$!
   until up && client -e 'SELECT 1' >/dev/null 2>&1; do
     alive "$p" || { tail_of "$LOG"; die "$NAME did not start"; }
-    [ "$tenths" -gt 0 ] || { tail_of "$LOG"; die "$NAME does not answer after 120 s"; }
+    [ "$tenths" -gt 0 ] || { tail_of "$LOG"; die "$NAME does not answer after 300 s"; }
     tenths=$((tenths - 1))
     sleep 0.1
   done
