@@ -82,7 +82,8 @@ impl Server {
     }
     pub fn configured(&self, tables: &[&str], id: u32) -> Arc<dyn Configured> {
         let mut t = toml::Table::new();
-        t.insert("url".into(), self.url.as_str().into());
+        // The account that may do what capturing needs, and nothing else.
+        t.insert("url".into(), self.url.replacen("root:root", "cdc:cdc", 1).into());
         t.insert("tables".into(), toml::Value::Array(tables.iter().map(|s| (*s).into()).collect()));
         t.insert("server_id".into(), toml::Value::Integer(i64::from(id)));
         t.insert("read_timeout".into(), "20s".into());
