@@ -79,6 +79,8 @@ pub async fn supervise(
                 return false;
             }
             Retry::Operator => RETRY_MAX,
+            // Whoever fenced this one may still be on its way to saying so; fencing it back would only go on for ever.
+            Retry::Backoff if error.kind() == Kind::Fenced => delay.max(FENCED),
             Retry::Backoff => delay,
         };
         let fix = error.remedy().unwrap_or("");
@@ -91,6 +93,9 @@ pub async fn supervise(
         }
     }
 }
+
+/// Least time before a fenced pipeline looks who has fenced it.
+const FENCED: Duration = Duration::from_secs(5);
 
 /// One run, from start-up to its end.
 async fn run(

@@ -3,7 +3,7 @@
 //! Two producers, in turn. A broker answers the end of a transaction before it has written the markers that make it
 //! visible; the same producer's next transaction would have to wait for them (the broker says `CONCURRENT_TRANSACTIONS`,
 //! and librdkafka tries again after a fixed 20 ms). So each pipeline has two transactional ids, and while one
-//! [`Lane`] ends its transaction the other one fills the next.
+//! `Lane` ends its transaction the other one fills the next.
 //!
 //! Why nothing is lost and nothing comes twice:
 //! - Of the two lanes' transactions one ends after the other: the end of the second is asked for only when the first is

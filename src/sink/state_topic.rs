@@ -75,6 +75,8 @@ fn not_compacted(topic: &str) -> Error {
     ))
 }
 
+/// A consumer of the topic's only partition, from its start, and where it ended then. While a pipeline runs the end moves on
+/// quicker than one may read: who asks what is there must not wait until nothing more comes.
 fn consumer(
     kafka: &Kafka,
     id: &str,
@@ -82,7 +84,7 @@ fn consumer(
     trouble: &Trouble,
     eof: bool,
     patience: &Patience,
-) -> Result<Option<BaseConsumer<Trouble>>> {
+) -> Result<Option<(BaseConsumer<Trouble>, i64)>> {
     let what = || format!("reading the state topic {topic}");
     let mut config = properties::consumer(kafka, id);
     config.set("enable.partition.eof", if eof { "true" } else { "false" });
@@ -93,10 +95,10 @@ fn consumer(
     }
     // Asking for the start by itself, instead of assigning "from the beginning", makes the client connect to the
     // partition's leader at once: an assignment whose leader it does not know yet is looked at again after 500 ms only.
-    let start = loop {
+    let (start, end) = loop {
         let Some(slice) = patience.left(Duration::from_secs(2)) else { return Err(patience.over(trouble, &what())) };
         match consumer.fetch_watermarks(topic, 0, slice) {
-            Ok((low, _)) => break low,
+            Ok(bounds) => break bounds,
             Err(e) => {
                 let error = trouble.error(&what(), &e);
                 if error.retryable() != Retry::Backoff {
@@ -109,13 +111,13 @@ fn consumer(
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, Offset::Offset(start)).map_err(|e| trouble.error(&what(), &e))?;
     consumer.assign(&list).map_err(|e| trouble.error(&what(), &e))?;
-    Ok(Some(consumer))
+    Ok(Some((consumer, end)))
 }
 
 /// What one step of reading gave.
 enum Step {
-    /// An entry, or a tombstone.
-    Entry(String, Option<Vec<u8>>),
+    /// An entry, or a tombstone, and its offset.
+    Entry(i64, String, Option<Vec<u8>>),
     /// The partition's end, as far as the broker told.
     End,
 }
@@ -141,7 +143,7 @@ fn step(consumer: &BaseConsumer<Trouble>, topic: &str, trouble: &Trouble, patien
                     )
                     .fix("let nothing else write to the state topic; choose another cluster prefix for the sink")
                 })?;
-                return Ok(Step::Entry(key.to_owned(), message.payload().map(<[u8]>::to_vec)));
+                return Ok(Step::Entry(message.offset(), key.to_owned(), message.payload().map(<[u8]>::to_vec)));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Step::End),
             Some(Err(e)) => match e.rdkafka_error_code() {
@@ -179,18 +181,18 @@ pub fn read(
     trouble: &Trouble,
     patience: &Patience,
 ) -> Result<Stored> {
-    let consumer = consumer(kafka, id, topic, trouble, false, patience)?.ok_or_else(|| {
+    let (consumer, _) = consumer(kafka, id, topic, trouble, false, patience)?.ok_or_else(|| {
         Error::sink(Kind::State, format!("the state topic {topic} has been deleted while it was read"))
     })?;
     let mut stored = Stored::new();
     loop {
         match step(&consumer, topic, trouble, patience)? {
-            Step::Entry(key, value) if key == OPENED => {
+            Step::Entry(_, key, value) if key == OPENED => {
                 if value.as_deref() == Some(nonce) {
                     return Ok(stored);
                 }
             }
-            Step::Entry(key, value) => put(&mut stored, key, value),
+            Step::Entry(_, key, value) => put(&mut stored, key, value),
             Step::End => {}
         }
     }
@@ -200,12 +202,13 @@ pub fn read(
 /// be missing. `None` when there is no state topic. Waits 30 s at most.
 pub fn peek(kafka: &Kafka, id: &str, topic: &str, pipeline: &str) -> Result<Option<Stored>> {
     let (trouble, patience) = (&Trouble::new(pipeline), &Patience::new(&Arc::default(), Duration::from_secs(30)));
-    let Some(consumer) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
+    let Some((consumer, end)) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
     let mut stored = Stored::new();
     loop {
         match step(&consumer, topic, trouble, patience)? {
-            Step::Entry(key, ..) if key == OPENED => {}
-            Step::Entry(key, value) => put(&mut stored, key, value),
+            Step::Entry(at, ..) if at >= end => return Ok(Some(stored)),
+            Step::Entry(_, key, _) if key == OPENED => {}
+            Step::Entry(_, key, value) => put(&mut stored, key, value),
             Step::End => return Ok(Some(stored)),
         }
     }
@@ -219,11 +222,12 @@ pub fn opened_by(
     trouble: &Trouble,
     patience: &Patience,
 ) -> Result<Option<Vec<u8>>> {
-    let Some(consumer) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
+    let Some((consumer, end)) = consumer(kafka, id, topic, trouble, true, patience)? else { return Ok(None) };
     let mut last = None;
     loop {
         match step(&consumer, topic, trouble, patience)? {
-            Step::Entry(key, value) if key == OPENED => last = value,
+            Step::Entry(at, ..) if at >= end => return Ok(last),
+            Step::Entry(_, key, value) if key == OPENED => last = value,
             Step::Entry(..) => {}
             Step::End => return Ok(last),
         }

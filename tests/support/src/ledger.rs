@@ -7,7 +7,7 @@
 //! lost session is ended first, so that it cannot commit after the look; then the client's rows are either what they were
 //! or what they were to become, and never both: a transaction that would leave them as they were is rolled back.
 //!
-//! What differs between the databases is in [`session`].
+//! What differs between the databases is in `session`.
 
 mod session;
 

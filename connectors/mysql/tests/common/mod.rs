@@ -29,17 +29,19 @@ pub fn servers(test: &str) -> Vec<Server> {
             Err(_) => eprintln!("SKIPPED: {test} did not run against {}: {name} is not set", flavor.name()),
         }
     }
-    if out.is_empty()
-        && let Some(file) = std::env::var_os("SEACHANGE_TEST_SKIPPED")
-    {
-        // `scripts/test` counts these apart from the passed.
-        use std::io::Write;
-        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&file);
-        opened
-            .and_then(|mut f| writeln!(f, "{test}: SEACHANGE_TEST_MYSQL and SEACHANGE_TEST_MARIADB name no server"))
-            .expect("the list of skipped tests");
+    if out.is_empty() {
+        skipped(test, "SEACHANGE_TEST_MYSQL and SEACHANGE_TEST_MARIADB name no server");
     }
     out
+}
+
+/// `scripts/test` counts these apart from the passed.
+pub fn skipped(test: &str, why: &str) {
+    use std::io::Write;
+    if let Some(file) = std::env::var_os("SEACHANGE_TEST_SKIPPED") {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&file);
+        opened.and_then(|mut f| writeln!(f, "{test}: {why}")).expect("the list of skipped tests");
+    }
 }
 
 /// One server of each version: for what their settings do not change.
