@@ -1,5 +1,7 @@
 //! The targets, by name.
 
+pub mod binlog;
+pub mod cells;
 pub mod copy;
 pub mod pgoutput;
 pub mod settings;
@@ -32,6 +34,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "checkpoint", run: state::checkpoint, tokens: state::TOKENS },
     Target { name: "key", run: state::key, tokens: state::TOKENS },
     Target { name: "config", run: settings::config, tokens: settings::TOKENS },
+    Target { name: "binlog", run: binlog::binlog, tokens: binlog::TOKENS },
+    Target { name: "packed", run: binlog::packed, tokens: binlog::TOKENS },
+    Target { name: "cells", run: cells::cells, tokens: cells::TOKENS },
+    Target { name: "documents", run: cells::documents, tokens: cells::TOKENS },
+    Target { name: "gtids", run: cells::gtids, tokens: cells::GTIDS },
+    Target { name: "statements", run: cells::statements, tokens: cells::STATEMENTS },
     Target { name: "select", run: settings::select, tokens: settings::TOKENS },
 ];
 
