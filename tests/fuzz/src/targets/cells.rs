@@ -222,9 +222,8 @@ pub fn cells(input: &[u8]) {
             }
             _ => {}
         }
-        let mut batch = Batch::default();
-        batch.cells =
-            (0..columns.len()).map(|i| if i == place { Cell::at(0, cell.len() as u32) } else { Cell::NULL }).collect();
+        let cells = (0..columns.len()).map(|i| if i == place { Cell::at(0, cell.len() as u32) } else { Cell::NULL });
+        let mut batch = Batch { cells: cells.collect(), ..Batch::default() };
         batch.tables.push(kit.bound.schema.clone());
         batch.txns.push(Txn { begins: true, ..Txn::default() });
         batch.chunks.push(Bytes::copy_from_slice(cell));
