@@ -98,6 +98,20 @@ fn disagree(map: &TableMap, what: String) -> Error {
     )
 }
 
+/// MariaDB before 10.1 had a form of its own for fractions of a second, of which the log does not tell the length.
+#[cold]
+fn old_fraction(map: &TableMap, column: &str) -> Error {
+    let table = format!("{}.{}", crate::sql::ident(&map.database), crate::sql::ident(&map.table));
+    let what = format!(
+        "table {}.{}: column {column} holds fractions of a second in the form of MariaDB 5.3, whose rows cannot be told apart",
+        map.database, map.table
+    );
+    Error::new(Kind::Schema, Side::Source, Retry::Operator, what).fix(format!(
+        "SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE {table} FORCE; what the log has of it until then can only be had \
+         by a new snapshot"
+    ))
+}
+
 /// Everything known of one column.
 struct Facts<'a> {
     physical: Physical,
@@ -159,6 +173,11 @@ impl Binder<'_> {
         for (i, (p, name)) in map.columns.iter().zip(&names).enumerate() {
             if !self.selection.column(&map.database, &map.table, name) || self.is_made(*p, name, described) {
                 continue;
+            }
+            if matches!(p.ty, ty::TIME | ty::DATETIME | ty::TIMESTAMP)
+                && described.is_some_and(|d| d.columns.iter().any(|c| c.name == *name && c.digits > 0))
+            {
+                return Err(old_fraction(map, name));
             }
             let facts = self.facts(map, i, *p, hint(i)).map_err(|e| e.at(format_args!("column {name}")))?;
             let (ty, type_name, decode) = resolve(&facts)?;
@@ -637,6 +656,16 @@ mod tests {
         assert_eq!(names("mysql", Some(&c)), ["id", "DB_ROW_HASH_1"]);
         c.columns.push(column("DB_ROW_HASH_1", "bigint", "bigint"));
         assert_eq!(names("mariadb", Some(&c)), ["id", "DB_ROW_HASH_1"]);
+    }
+    #[test]
+    fn fractions_of_which_the_log_does_not_tell() {
+        let columns: &[(u8, &[u8])] = &[(ty::TIME, &[])];
+        let m = TableMap::parse(&map(columns, &[0], &[&[4, 2, 1, b't'][..]].concat())).unwrap();
+        let mut c = CatalogTable { columns: vec![column("t", "time", "time")], key: vec![] };
+        assert!(bind(&m, Some(&c), &[]).is_ok());
+        c.columns[0].digits = 3;
+        let e = bind(&m, Some(&c), &[]).unwrap_err();
+        assert!(e.kind() == Kind::Schema && e.remedy().unwrap().contains("ALTER TABLE `db`.`t` FORCE"), "{e:?}");
     }
     #[test]
     fn less_than_all_needs_a_catalog_that_agrees() {

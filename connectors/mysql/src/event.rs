@@ -395,6 +395,8 @@ impl Gtid {
         let mut g = Gtid { uuid, number, ..Gtid::default() };
         if kind == kind::ANONYMOUS_GTID {
             g.number = 0;
+        } else {
+            g.checked()?;
         }
         // Since 5.7: logical clock; since 8.0.1: commit times.
         if b.len() >= 17 && b.u8()? == 2 {
@@ -444,10 +446,20 @@ impl Gtid {
         if g.original_us == 0 {
             g.original_us = g.commit_us;
         }
-        if g.number == 0 || g.number > i64::MAX as u64 {
-            return Err(malformed("a tagged GTID without a number"));
-        }
+        g.checked()?;
         Ok(g)
+    }
+    /// Numbers and tags as servers give them: what is beyond could be stored, and not be read again.
+    fn checked(&self) -> Result<()> {
+        if !(1..i64::MAX as u64).contains(&self.number) {
+            return Err(malformed("a GTID with a number that no server gives"));
+        }
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+        let digit_first = self.tag.as_bytes().first().is_some_and(u8::is_ascii_digit);
+        if self.tag.len() > 32 || digit_first || !self.tag.bytes().all(plain) {
+            return Err(malformed("a GTID with a tag that no server gives"));
+        }
+        Ok(())
     }
 }
 
@@ -646,6 +658,17 @@ mod tests {
         let g = Gtid::parse(kind::GTID, &b).unwrap();
         assert_eq!((g.number, g.commit_us, g.original_us), (42, 1_700_000_000_123_456, 1_600_000_000_000_001));
         assert_eq!(Gtid::parse(kind::ANONYMOUS_GTID, &b).unwrap().number, 0);
+        for beyond in [0, i64::MAX as u64, u64::MAX] {
+            b[17..25].copy_from_slice(&beyond.to_le_bytes());
+            assert!(Gtid::parse(kind::GTID, &b).is_err(), "{beyond}");
+            assert!(Gtid::parse(kind::ANONYMOUS_GTID, &b).is_ok());
+        }
+        for tag in ["tag", "_1", ""] {
+            assert!(Gtid { number: 1, tag: tag.into(), ..Gtid::default() }.checked().is_ok(), "{tag}");
+        }
+        for tag in ["1a", "Tag", "a b", "a:1", &"x".repeat(33)] {
+            assert!(Gtid { number: 1, tag: tag.to_owned(), ..Gtid::default() }.checked().is_err(), "{tag}");
+        }
         let m = MariaGtid::parse(&[5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1]).unwrap();
         assert_eq!((m.sequence, m.domain, m.flags), (5, 3, MariaGtid::STANDALONE));
     }

@@ -445,6 +445,9 @@ pub fn apply(old: &[u8], diffs: &[u8], out: &mut String) -> Result<()> {
         let path_text =
             std::str::from_utf8(b.lenenc_bytes()?).map_err(|_| malformed("a JSON path that is not UTF-8"))?;
         let legs = path(path_text)?;
+        if legs.len() > DEEPEST as usize {
+            return Err(malformed("a JSON difference deeper than the server allows"));
+        }
         let new = if operation == 2 { None } else { Some(Node::read(b.lenenc_bytes()?)?) };
         let missing = || malformed("a JSON difference to a place that the old document does not have");
         let Some((last, parents)) = legs.split_last() else {
