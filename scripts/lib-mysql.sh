@@ -108,6 +108,8 @@ end_by() { # SIGNAL SECONDS
 kill9() {
   up || die "$NAME is not running"
   end_by KILL 20
+  # While nobody has collected the dead server its number is taken: the next would hold the socket for in use.
+  rm -f "$DATA/server.sock" "$DATA/server.sock.lock"
 }
 wipe() {
   end_by KILL 20

@@ -46,8 +46,11 @@ impl Run {
         Run { daemon: stage.start(&config).await, dir }
     }
 
+    /// The lines that are whole: the daemon may be in the midst of writing the last one.
     fn lines(&self, format: usize) -> Vec<String> {
-        let text = std::fs::read_to_string(self.dir.path().join(format.to_string())).unwrap_or_default();
+        let text = std::fs::read(self.dir.path().join(format.to_string())).unwrap_or_default();
+        let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&text[..whole]).expect("a sink of text");
         text.lines().map(str::to_owned).collect()
     }
 
