@@ -10,11 +10,13 @@
 //! Reading in gulps. The walsender sends row by row; a reader that is woken for every row costs both sides more than the
 //! decoding. When `Pace` sees many or large reads within a millisecond, the socket is parked and emptied once a
 //! millisecond instead, until gulps stay small. A single small transaction never gets there, so it waits for nothing.
+//! A gulp of small rows is one read: what is left closes the window, and behind a closed window the server's kernel puts
+//! rows together instead of sending each by itself (`conn` says how that is so on a loopback connection, too).
 
 use crate::{
     assembler::{Assembler, HEARTBEAT, Next, too_large},
     catalog::{Bound, Catalog, RelationInfo},
-    conn::Replication,
+    conn::{LOOPBACK_WINDOW, Replication},
     errors,
     pgoutput::DATA_HEADER,
     position::{Lsn, PgPosition, parse_fence},
@@ -42,6 +44,8 @@ const GULP: Duration = Duration::from_millis(1);
 /// Within a gulp's time: so many reads, or so many bytes, and the reader counts as behind.
 const BUSY_READS: u32 = 16;
 const BUSY_BYTES: usize = 32 << 10;
+/// Messages of this size and more need nobody to put them together: what there is of them is read at once.
+const LARGE: usize = 2 << 10;
 /// So many gulps below this in a row: no longer behind. One alone says only that somebody else had the processor.
 const CALM_BYTES: usize = 4 << 10;
 const CALM_GULPS: u32 = 8;
@@ -165,6 +169,9 @@ pub struct PgSource {
     pace: Pace,
     gulp: usize,
     gulp_at: Instant,
+    /// Bytes and number of messages parsed since the last gulp.
+    parsed: usize,
+    messages: usize,
     /// Small gulps in a row.
     calm: u32,
     batch_since: Option<Instant>,
@@ -214,6 +221,8 @@ impl PgSource {
             tended: false,
             pace: Pace::new(),
             gulp: 0,
+            parsed: 0,
+            messages: 0,
             calm: 0,
             gulp_at: now,
             batch_since: None,
@@ -264,7 +273,7 @@ impl PgSource {
     }
 
     fn parse_from(&mut self, at: &mut usize, batch: &mut Batch, limit: &Limit, hold: bool) -> Result<Parsed> {
-        let PgSource { link, asm, .. } = self;
+        let PgSource { link, asm, parsed, messages, .. } = self;
         let buf = link.unread();
         loop {
             let rest = buf.get(*at..).unwrap_or_default();
@@ -292,6 +301,8 @@ impl PgSource {
                         return Ok(Parsed::Bind(info));
                     }
                     *at += 5 + len;
+                    *parsed += len;
+                    *messages += 1;
                     if hold && inside && !asm.inside() {
                         return Ok(Parsed::Full);
                     }
@@ -514,12 +525,13 @@ impl Source for PgSource {
                     sleep_until((self.gulp_at + GULP).into()).await;
                 }
                 let mut got = 0;
+                let large = self.parsed >= self.messages * LARGE;
+                (self.parsed, self.messages) = (0, 0);
                 while let Some(n) = self.read_now().await? {
                     got += n;
-                    if self.link.is_full() {
-                        break;
-                    }
-                    if !self.link.encrypted() {
+                    // TLS gives a record of at most 16 KiB at a time.
+                    let all = if large { usize::MAX } else { LOOPBACK_WINDOW as usize };
+                    if self.link.is_full() || got >= all || !(large || self.link.encrypted()) {
                         break;
                     }
                 }

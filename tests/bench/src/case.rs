@@ -85,6 +85,8 @@ pub struct Case {
     pub limits: bool,
     /// Does Debezium drain it, too?
     pub peers: bool,
+    /// More of the configuration: `limits.commit_bytes` of each pipeline, `kafka.linger.ms` for librdkafka.
+    pub set: Vec<(String, String)>,
 }
 
 impl Case {
@@ -102,6 +104,7 @@ impl Case {
             runs: 1,
             limits: false,
             peers: false,
+            set: Vec::new(),
         }
     }
 
@@ -116,6 +119,13 @@ impl Case {
         case.limits = options.flag("limits");
         case.peers = options.flag("peers");
         case.values = options.text("values", &case.values);
+        let set = options.text("set", "");
+        case.set = set
+            .split(',')
+            .filter(|s| !s.is_empty())
+            .map(|s| s.split_once('=').unwrap_or_else(|| crate::options::refuse("--set NAME=VALUE,NAME=VALUE")))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         case.op = match options.text("op", "insert").as_str() {
             "insert" => Op::Insert,
             "update" => Op::Update,

@@ -4,6 +4,7 @@
 //! seachange-bench drain     a backlog, from the daemon's start to its last record
 //!     [--db postgres|mysql|mariadb] [--rows N] [--tx N] [--op insert|update|delete] [--columns N | --row-bytes N]
 //!     [--tables N] [--pipelines N] [--schemas] [--values plain|debezium] [--runs N] [--limits] [--peers]
+//!     [--set NAME=VALUE,...] (of a pipeline: limits.commit_bytes=64MiB; of librdkafka: kafka.linger.ms=20)
 //! seachange-bench snapshot  a table that is already there  [--db D] [--rows N]
 //! seachange-bench latency   a write until a consumer has it  [--db D] [--rate N] [--seconds N]
 //! seachange-bench idle      a daemon with nothing to do  [--db D] [--tables N] [--pipelines N] [--seconds N]

@@ -35,6 +35,12 @@ impl Rig {
             if case.schemas {
                 config = config.set(&format!("pipeline.{name}.format.schemas"), true);
             }
+            for (option, value) in &case.set {
+                config = match option.strip_prefix("kafka.") {
+                    Some(property) => config.set(&format!("kafka.properties.\"{property}\""), value.as_str()),
+                    None => config.set(&format!("pipeline.{name}.{option}"), value.as_str()),
+                };
+            }
         }
         config
     }
