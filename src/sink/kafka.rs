@@ -389,9 +389,8 @@ fn take_over(
 ) -> Result<Arc<Transactions>> {
     let config = properties::producer(kafka, id, timeout);
     let t = Transactions::new(&config, trouble.clone(), Arc::clone(stop), properties::batch_size(kafka))?;
-    // A question that any broker answers, only to be connected: asked for its coordinator before that, librdkafka waits
-    // 500 ms until it looks again.
     topics::partitions(t.client(), state_topic, &t.patience(OPEN))?;
+    t.settle(state_topic);
     t.init(&format!("transactional id {id}: taking over"), &t.patience(OPEN))?;
     Ok(Arc::new(t))
 }

@@ -25,6 +25,9 @@ const BATCH_SIZE: usize = 1_000_000;
 /// What every client has: addresses and the user's properties.
 pub fn client(kafka: &Kafka) -> ClientConfig {
     let mut c = ClientConfig::new();
+    // The first wait of several, each twice as long up to `reconnect.backoff.max.ms`. A client that has learned the name of
+    // its bootstrap broker connects to it anew, which counts: 100 ms, the default, would be a third of a start.
+    c.set("reconnect.backoff.ms", "10");
     for (name, value) in &kafka.properties {
         c.set(name, value.reveal());
     }

@@ -189,6 +189,12 @@ pub fn read(
         match step(&consumer, topic, trouble, patience)? {
             Step::Entry(_, key, value) if key == OPENED => {
                 if value.as_deref() == Some(nonce) {
+                    // Closing takes round trips and waits of 100 ms and more that nobody needs. Without a thread it is
+                    // closed right here.
+                    let closing = thread::Builder::new().name("closing".into()).spawn(move || drop(consumer));
+                    if let Err(e) = closing {
+                        tracing::debug!(error = %e, "no thread to close a consumer on");
+                    }
                     return Ok(stored);
                 }
             }

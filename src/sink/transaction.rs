@@ -87,6 +87,20 @@ impl Transactions {
         Patience::new(&self.stop, time)
     }
 
+    /// Waits until a broker is connected under its own name, but not for long. The first answer comes from a bootstrap
+    /// address; once that is known to be a broker's, librdkafka connects anew, and whoever asks for a coordinator
+    /// meanwhile has to wait 500 ms until it looks again.
+    pub fn settle(&self, topic: &str) {
+        let patience = self.patience(SLICE);
+        while let Some(slice) = patience.left(SLICE) {
+            match self.client().fetch_metadata(Some(topic), slice) {
+                Ok(m) if m.orig_broker_id() < 0 => thread::sleep(Duration::from_millis(1)),
+                // What is wrong is told by the next call.
+                _ => return,
+            }
+        }
+    }
+
     /// Fences older owners and finishes what they left.
     pub fn init(&self, what: &str, patience: &Patience) -> Result<()> {
         self.call(what, patience, |p, t| p.init_transactions(t))
