@@ -4,7 +4,9 @@
 //! which the catalog is being asked), or whole in the batch: dropping the future at an `await` loses nothing. The catalog is
 //! asked by a task of its own, which goes on meanwhile.
 //!
-//! A batch ends at a transaction's end, unless a limit is met inside of one. The server keeps no account of us: there is
+//! A batch ends at a transaction's end: at the first one when it is half full, so that the writer, which commits at the end
+//! of a batch, finds whole transactions there; and with the transaction in which it began. Only a batch that is full before
+//! it comes to one is cut inside. The server keeps no account of us: there is
 //! nothing to confirm, and nothing to answer while nobody reads. What is read ahead meanwhile is bounded.
 
 use crate::{
@@ -50,6 +52,8 @@ pub struct MySqlSource {
     idle_at: Instant,
     idle_place: Place,
     hurried: bool,
+    /// The last batch ended inside of a transaction.
+    cut_inside: bool,
 }
 
 /// What a [`MySqlSource`] is opened with.
@@ -85,6 +89,7 @@ impl MySqlSource {
             confirmed,
             idle_at: Instant::now(),
             hurried: false,
+            cut_inside: false,
         }
     }
 
@@ -145,10 +150,16 @@ impl Source for MySqlSource {
                 continue;
             }
             batch.server_us = self.assembler.server_us();
-            let full = (batch.bytes >= limit.bytes || batch.changes.len() >= limit.changes) && self.assembler.may_cut();
             let inside = self.assembler.inside();
-            if full {
+            let held = |bytes: usize, changes: usize| batch.bytes >= bytes || batch.changes.len() >= changes;
+            let full = if inside {
+                held(limit.bytes, limit.changes)
+            } else {
+                self.cut_inside && !batch.txns.is_empty() || held(limit.bytes / 2, limit.changes / 2)
+            };
+            if full && self.assembler.may_cut() {
                 batch.cut = if inside { Cut::Inside(self.position()) } else { Cut::Txn(self.position()) };
+                self.cut_inside = inside;
                 return Ok(());
             }
             if let Some((event, unpacked)) = self.next()? {
@@ -158,6 +169,7 @@ impl Source for MySqlSource {
             if !inside {
                 if !batch.changes.is_empty() || !batch.txns.is_empty() {
                     batch.cut = Cut::Txn(self.position());
+                    self.cut_inside = false;
                     return Ok(());
                 }
                 let due = self.hurried || self.idle_at.elapsed() >= IDLE;

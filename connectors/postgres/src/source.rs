@@ -169,6 +169,8 @@ pub struct PgSource {
     pace: Pace,
     gulp: usize,
     gulp_at: Instant,
+    /// The last batch ended inside of a transaction: the next one ends with it, so that it can be committed.
+    cut_inside: bool,
     /// Bytes and number of messages parsed since the last gulp.
     parsed: usize,
     messages: usize,
@@ -221,6 +223,7 @@ impl PgSource {
             tended: false,
             pace: Pace::new(),
             gulp: 0,
+            cut_inside: false,
             parsed: 0,
             messages: 0,
             calm: 0,
@@ -273,7 +276,7 @@ impl PgSource {
     }
 
     fn parse_from(&mut self, at: &mut usize, batch: &mut Batch, limit: &Limit, hold: bool) -> Result<Parsed> {
-        let PgSource { link, asm, parsed, messages, .. } = self;
+        let PgSource { link, asm, parsed, messages, cut_inside, .. } = self;
         let buf = link.unread();
         loop {
             let rest = buf.get(*at..).unwrap_or_default();
@@ -303,7 +306,9 @@ impl PgSource {
                     *at += 5 + len;
                     *parsed += len;
                     *messages += 1;
-                    if hold && inside && !asm.inside() {
+                    let half = batch.bytes >= limit.bytes / 2 || batch.changes.len() >= limit.changes / 2;
+                    let enough = hold || half || (*cut_inside && !batch.txns.is_empty());
+                    if enough && inside && !asm.inside() {
                         return Ok(Parsed::Full);
                     }
                 }
@@ -448,6 +453,7 @@ impl PgSource {
         self.given = self.asm.end();
         self.given_at = Some(Instant::now());
         self.batch_since = None;
+        self.cut_inside = self.asm.inside();
     }
 
     /// The first LSN at or above which nothing of the log that was written before `lsn` was read can commit: an insert

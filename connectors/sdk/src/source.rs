@@ -32,7 +32,8 @@ pub struct Limit {
 #[async_trait]
 pub trait Source: Send {
     /// Appends changes to `batch` until a limit is met, or until it holds something and no more is there to read, and
-    /// sets [`Batch::cut`]. Waits while there is nothing. A keepalive that moves the position gives an empty batch with
+    /// sets [`Batch::cut`]. Whoever commits can do so at the end of a batch only: it should be a transaction's end, for which
+    /// a batch may be returned from half the limits on. Waits while there is nothing. A keepalive that moves the position gives an empty batch with
     /// [`crate::Cut::Idle`].
     ///
     /// Cancel-safe: when the future is dropped, nothing is lost; what was appended stays appended, and the next call

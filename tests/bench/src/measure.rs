@@ -12,6 +12,7 @@ use rdkafka::{
 };
 use seachange_testkit::unique;
 use std::time::{Duration, Instant};
+use std::{cell::RefCell, collections::HashSet};
 
 const TICKS: f64 = 100.0;
 
@@ -162,12 +163,20 @@ impl Usage {
 /// Topics of one partition each, watched as a `read_committed` consumer does.
 pub struct Topics {
     consumer: BaseConsumer,
+    probe: BaseConsumer,
     bootstrap: String,
     pub names: Vec<String>,
+    /// Those of them that have been seen.
+    found: RefCell<HashSet<String>>,
 }
 
 impl Topics {
     pub fn new(bootstrap: &str, names: Vec<String>) -> Topics {
+        let probe = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("allow.auto.create.topics", "false")
+            .create()
+            .expect("a client");
         let consumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", unique("bench"))
@@ -179,13 +188,25 @@ impl Topics {
             .set("receive.message.max.bytes", "209715200")
             .create()
             .expect("a consumer");
-        Topics { consumer, bootstrap: bootstrap.to_owned(), names }
+        Topics { consumer, probe, bootstrap: bootstrap.to_owned(), names, found: RefCell::default() }
     }
 
     /// Ends of all of them together; one that is not there ends at 0. Commit markers count.
     pub fn end(&self) -> u64 {
+        let patience = Duration::from_secs(2);
+        // A client that has once been told that a topic is not there sees it up to a second late: another one asks.
+        let is_there = |t: &str| {
+            let answer = self.probe.fetch_metadata(Some(t), patience);
+            answer.is_ok_and(|m| m.topics().iter().any(|t| t.partitions().iter().any(|p| p.leader() >= 0)))
+        };
         let end = |t: &String| {
-            self.consumer.fetch_watermarks(t, 0, Duration::from_secs(2)).map_or(0, |(_, high)| high as u64)
+            if !self.found.borrow().contains(t) {
+                if !is_there(t) {
+                    return 0;
+                }
+                self.found.borrow_mut().insert(t.clone());
+            }
+            self.consumer.fetch_watermarks(t, 0, patience).map_or(0, |(_, high)| high as u64)
         };
         self.names.iter().map(end).sum()
     }
