@@ -155,7 +155,7 @@ impl Source for MySqlSource {
             let full = if inside {
                 held(limit.bytes, limit.changes)
             } else {
-                self.cut_inside && !batch.txns.is_empty() || held(limit.bytes / 2, limit.changes / 2)
+                self.cut_inside && !batch.txns.is_empty() || held(limit.bytes.div_ceil(2), limit.changes.div_ceil(2))
             };
             if full && self.assembler.may_cut() {
                 batch.cut = if inside { Cut::Inside(self.position()) } else { Cut::Txn(self.position()) };

@@ -102,6 +102,40 @@ async fn prepared_transactions_come_when_they_are_committed() {
     }
 }
 
+#[tokio::test]
+async fn a_backlog_comes_in_batches_that_end_with_transactions() {
+    for server in servers("a_backlog_comes_in_batches_that_end_with_transactions") {
+        let db = server.database("ends").await;
+        server.script(&db, "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let start = server.open(&[&format!("{db}.*")], None).await.position;
+        let rows = |from: u32, n: u32| (from..from + n).map(|i| format!("({i})")).collect::<Vec<_>>().join(", ");
+        // Thirty rows a transaction, then one of 250 in events of 50, then thirty again.
+        let mut script: Vec<String> = (0..20).map(|t| format!("INSERT INTO t VALUES {}", rows(t * 30, 30))).collect();
+        let large = (0..5).map(|e| format!("INSERT INTO t VALUES {}", rows(1000 + e * 50, 50)));
+        script.push(format!("BEGIN; {}; COMMIT", large.collect::<Vec<_>>().join("; ")));
+        script.extend((0..4).map(|t| format!("INSERT INTO t VALUES {}", rows(2000 + t * 30, 30))));
+        server.script(&db, &script.join("; ")).await;
+        let mut stream = server.open(&[&format!("{db}.*")], Some(&start)).await;
+        let (mut sizes, mut inside, mut seen) = (Vec::new(), Vec::new(), 0);
+        while seen < 20 * 30 + 250 + 4 * 30 {
+            let (lines, cut) = stream.next(Limit { changes: 100, ..LIMIT }).await;
+            seen += lines.len();
+            if matches!(cut, Cut::Inside(_)) {
+                inside.push(seen);
+            }
+            sizes.push(lines.len());
+        }
+        // Only the large one is cut, and the batch that has the rest of it ends with it.
+        assert!(!inside.is_empty() && inside.iter().all(|n| (600..850).contains(n)), "{inside:?} {sizes:?}");
+        let ends = sizes.iter().scan(0, |sum, n| {
+            *sum += n;
+            Some(*sum)
+        });
+        assert!(ends.into_iter().any(|n| n == 850), "{sizes:?}");
+        assert!(sizes.len() < 20, "batches that hold next to nothing: {sizes:?}");
+    }
+}
+
 /// Everything from a position on, with the position behind every batch of one event.
 async fn suffix(server: &Server, db: &str, at: &Position, count: usize) -> Vec<(String, Position)> {
     let mut stream = server.open(&[&format!("{db}.*")], Some(at)).await;

@@ -306,7 +306,8 @@ impl PgSource {
                     *at += 5 + len;
                     *parsed += len;
                     *messages += 1;
-                    let half = batch.bytes >= limit.bytes / 2 || batch.changes.len() >= limit.changes / 2;
+                    let half =
+                        batch.bytes >= limit.bytes.div_ceil(2) || batch.changes.len() >= limit.changes.div_ceil(2);
                     let enough = hold || half || (*cut_inside && !batch.txns.is_empty());
                     if enough && inside && !asm.inside() {
                         return Ok(Parsed::Full);

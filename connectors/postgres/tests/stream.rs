@@ -359,6 +359,48 @@ async fn a_short_sender_timeout_and_a_paused_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_comes_in_batches_that_end_with_transactions() {
+    let _one = ONE.lock().await;
+    for url in servers() {
+        let lab = Lab::new(&url, "ends").await;
+        lab.run("CREATE TABLE ends.t (id int PRIMARY KEY)").await;
+        let c = lab.configured("");
+        let (source, start) = lab.open(&c, None).await;
+        drop(source);
+        let rows = |from: u32, n: u32| format!("INSERT INTO ends.t SELECT generate_series({from}, {})", from + n - 1);
+        // Thirty rows a transaction, then one of 250, then thirty again.
+        for t in 0..20 {
+            lab.run(&rows(t * 30, 30)).await;
+        }
+        lab.run(&rows(1000, 250)).await;
+        for t in 0..4 {
+            lab.run(&rows(2000 + t * 30, 30)).await;
+        }
+        let (mut source, _) = lab.open(&c, Some(&start)).await;
+        let small = Limit { changes: 100, ..LIMIT };
+        let (mut sizes, mut inside, mut seen) = (Vec::new(), Vec::new(), 0);
+        while seen < 20 * 30 + 250 + 4 * 30 {
+            let mut b = Batch::default();
+            timeout(DEADLINE, source.fill(&mut b, small)).await.expect("changes in time").unwrap();
+            seen += b.changes.len();
+            if matches!(b.cut, Cut::Inside(_)) {
+                inside.push(seen);
+            }
+            sizes.push(b.changes.len());
+        }
+        // Only the large one is cut, and the batch that has the rest of it ends with it.
+        assert!(!inside.is_empty() && inside.iter().all(|n| (600..850).contains(n)), "{inside:?} {sizes:?}");
+        let ends = sizes.iter().scan(0, |sum, n| {
+            *sum += n;
+            Some(*sum)
+        });
+        assert!(ends.into_iter().any(|n| n == 850), "{sizes:?}");
+        drop(source);
+        lab.clean().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_gone_is_a_gap() {
     let _one = ONE.lock().await;
     for url in servers() {
