@@ -1,6 +1,6 @@
 # The project's commands. Each is one script or one cargo command, and installs what it lacks.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench bench-peers build stop clean-run
+.PHONY: help demo test lint fuzz bench bench-peers counts build stop clean-run
 
 help:                 ## what there is
 	@sed -n 's/^\([a-z-]*\): *\(.*\)## /  make \1\t/p' Makefile | expand -t 20
@@ -25,6 +25,9 @@ bench:                ## speed of the release build beside what the servers can 
 
 bench-peers:          ## Debezium beside it, on the same backlog in the same run
 	@scripts/bench peers
+
+counts:               ## instructions and allocations a row, held against the last ones; `scripts/counts update` writes them down
+	@scripts/counts
 
 build:                ## the release binary, target/release/seachange
 	@scripts/install build

@@ -1,7 +1,8 @@
 //! Another server takes over: a stream goes on by GTID where file names and offsets mean nothing.
 //!
-//! `SEACHANGE_TEST_MYSQL_PAIR` and `SEACHANGE_TEST_MARIADB_PAIR` hold the URLs of two servers with other numbers and other log
-//! file names, whose logs are RESET by this test.
+//! The test makes the two servers itself, with other numbers and other names of log files, and wipes them: nobody else
+//! needs them. `SEACHANGE_TEST_MYSQL_PAIR` and `SEACHANGE_TEST_MARIADB_PAIR` hold their ports, `SEACHANGE_TEST_SCRIPTS` the
+//! folder of the scripts that make them.
 
 mod common;
 
@@ -9,28 +10,73 @@ use common::{DEADLINE, LIMIT, Server};
 use mysql_async::{Conn, prelude::Queryable};
 use seachange_mysql::{flavor::Flavor, position::Stand};
 use seachange_sdk::{Kind, Limit, Resume};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
-fn pairs() -> Vec<[Server; 2]> {
-    let mut out = Vec::new();
-    for (name, flavor) in
-        [("SEACHANGE_TEST_MYSQL_PAIR", Flavor::MySql), ("SEACHANGE_TEST_MARIADB_PAIR", Flavor::MariaDb)]
-    {
-        match std::env::var(name) {
-            Ok(urls) => {
-                let urls: Vec<&str> = urls.split(' ').collect();
-                assert_eq!(urls.len(), 2, "{name} holds two URLs");
-                out.push([urls[0], urls[1]].map(|u| Server { flavor, url: u.to_owned() }));
-            }
-            Err(_) => eprintln!("SKIPPED: failover did not run against {}: {name} is not set", flavor.name()),
+/// What the log files of the second server are called.
+const OTHER: &str = "other";
+
+/// A first server and a second one, gone when this is dropped.
+struct Pair {
+    flavor: Flavor,
+    ports: [String; 2],
+}
+
+impl Pair {
+    /// `None`: there is no such server here.
+    fn start(flavor: Flavor) -> Option<Pair> {
+        let name = format!("SEACHANGE_TEST_{}_PAIR", flavor.name().to_uppercase());
+        let Ok(ports) = std::env::var(&name) else {
+            common::skipped(&format!("failover of {}", flavor.name()), &format!("{name} is not set"));
+            return None;
+        };
+        let ports: Vec<_> = ports.split_whitespace().map(str::to_owned).collect();
+        let pair = Pair { flavor, ports: ports.try_into().unwrap_or_else(|_| panic!("{name} holds two ports")) };
+        // An earlier run that was killed may have left its own.
+        pair.both("wipe").and_then(|()| pair.both("start")).unwrap_or_else(|e| panic!("{e}"));
+        Some(pair)
+    }
+
+    /// Runs the servers' script for both at once: most of a start is waiting.
+    fn both(&self, what: &str) -> Result<(), String> {
+        let [first, second] = &self.ports;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.script(second, what, &format!("log_bin={OTHER}")));
+            self.script(first, what, "").and(other.join().expect("the second script"))
+        })
+    }
+
+    fn script(&self, port: &str, what: &str, conf: &str) -> Result<(), String> {
+        let kind = self.flavor.name().to_lowercase();
+        let scripts = std::env::var("SEACHANGE_TEST_SCRIPTS").map_err(|e| format!("SEACHANGE_TEST_SCRIPTS: {e}"))?;
+        let setting = |name: &str| format!("{}_{name}", kind.to_uppercase());
+        let shared = std::env::var(setting("CONF")).unwrap_or_default();
+        let out = Command::new(PathBuf::from(scripts).join(&kind))
+            .arg(what)
+            .env(setting("PORT"), port)
+            .env(setting("CONF"), format!("{shared} {conf}"))
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| format!("{kind} {what}: {e}"))?;
+        let text = [out.stdout, out.stderr].concat();
+        let failed = || format!("{kind} {what}: {}: {}", out.status, String::from_utf8_lossy(&text));
+        if out.status.success() { Ok(()) } else { Err(failed()) }
+    }
+
+    fn server(&self, n: usize) -> Server {
+        let url = format!("{}://root:root@127.0.0.1:{}", self.flavor.name().to_lowercase(), self.ports[n]);
+        Server { flavor: self.flavor, url }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if let Err(e) = self.both("wipe") {
+            eprintln!("the servers could not be wiped: {e}");
         }
     }
-    if out.is_empty() {
-        common::skipped(
-            "a_replica_takes_over_without_loss_or_repeat",
-            "neither SEACHANGE_TEST_MYSQL_PAIR nor SEACHANGE_TEST_MARIADB_PAIR names two servers",
-        );
-    }
-    out
 }
 
 async fn run(c: &mut Conn, text: &str) {
@@ -80,7 +126,10 @@ async fn promote(b: &Server) {
 
 #[tokio::test]
 async fn a_replica_takes_over_without_loss_or_repeat() {
-    for [a, b] in pairs() {
+    // One kind after the other: a few servers at a time are enough.
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let Some(pair) = Pair::start(flavor) else { continue };
+        let (a, b) = (pair.server(0), pair.server(1));
         replicate(&a, &b).await;
         let db = a.database("failover").await;
         let tables = [&*format!("{db}.*")];
@@ -131,7 +180,7 @@ async fn a_replica_takes_over_without_loss_or_repeat() {
             assert!(got.pop().unwrap().starts_with(&at_b[1]), "{got:?}");
             assert_eq!(got, want, "at the replica after {:?}", seen[i].0);
             let stand = Stand::decode(&stream.position).unwrap();
-            assert!(stand.place.file.starts_with("other."), "{stand}");
+            assert!(stand.place.file.starts_with(&format!("{OTHER}.")), "{stand}");
         }
         // The first one does not have what the second has delivered since: a clear stop, not a hole.
         let mut ahead = b.resume(&tables, Some(&live.resume)).await;
