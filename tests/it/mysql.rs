@@ -111,21 +111,14 @@ impl MyStage {
             }
             text.replace("\"gtid\":null", "\"gtid\":\"none\"")
         };
-        let mut seen = Vec::new();
-        for topic in topic::names(&self.kafka.bootstrap, &format!("{name}.{}.", self.db)).await {
-            if topic.ends_with(".done") {
-                continue;
-            }
-            for r in topic::read(&self.kafka.bootstrap, &topic).await {
-                seen.push(Seen {
-                    topic: r.topic.replace(&self.db, "types"),
-                    key: r.key.map(text),
-                    value: r.value.map(text),
-                    headers: r.headers.into_iter().map(|(k, v)| (k, v.map(text).unwrap_or_default())).collect(),
-                });
-            }
-        }
-        seen
+        let records = topic::read_all(&self.kafka.bootstrap, &format!("{name}.{}.", self.db)).await.into_iter();
+        let seen = records.filter(|r| !r.topic.ends_with(".done")).map(|r| Seen {
+            topic: r.topic.replace(&self.db, "types"),
+            key: r.key.map(text),
+            value: r.value.map(text),
+            headers: r.headers.into_iter().map(|(k, v)| (k, v.map(text).unwrap_or_default())).collect(),
+        });
+        seen.collect()
     }
 
     /// Ends it: nothing is left on the server.
