@@ -34,7 +34,8 @@ async fn as_recorded(kind: &'static str, stream: Recording, strings: Option<Reco
             }
         }
         let mut daemon = stage.start(&config).await;
-        stage.script(WORKLOAD).await;
+        let followers = if strings.is_some() { vec![&*defaults, &*texts] } else { vec![&*defaults] };
+        stage.script_before(WORKLOAD, &followers).await;
         stage.settled_by(&defaults).await;
         compare(stream, &defaults).await;
         if let Some(strings) = strings {
