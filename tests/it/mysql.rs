@@ -16,6 +16,8 @@ pub struct MyStage {
     pub kafka: Kafka,
     /// The test's database.
     pub db: String,
+    /// Does its log name columns, or is the catalog asked for them?
+    pub names_columns: bool,
     /// Does it give transactions GTIDs?
     gtids: bool,
     url: String,
@@ -34,11 +36,10 @@ impl MyStage {
         for url in urls.split_whitespace() {
             let Some(kafka) = servers::kafka(1).await else { return Vec::new() };
             let (db, url) = (unique("t"), url.to_owned());
-            let mut stage = MyStage { kind, kafka, db, gtids: true, url, marks: AtomicI32::new(0) };
-            if kind == "mysql" {
-                let mode: Option<String> = stage.conn().await.query_first("SELECT @@gtid_mode").await.expect("a mode");
-                stage.gtids = mode.as_deref() == Some("ON");
-            }
+            let mut stage =
+                MyStage { kind, kafka, db, names_columns: true, gtids: true, url, marks: AtomicI32::new(0) };
+            stage.names_columns = stage.setting("binlog_row_metadata").await == "FULL";
+            stage.gtids = kind != "mysql" || stage.setting("gtid_mode").await == "ON";
             stage.sql(&format!("CREATE DATABASE {} CHARACTER SET utf8mb4", stage.db)).await;
             stage.sql(&format!("CREATE TABLE {}.done (n int PRIMARY KEY)", stage.db)).await;
             all.push(stage);
@@ -53,6 +54,12 @@ impl MyStage {
         Conn::new(opts).await.unwrap_or_else(|e| panic!("{}: {e}", self.kind))
     }
 
+    async fn setting(&self, name: &str) -> String {
+        let value: Option<String> =
+            self.conn().await.query_first(format!("SELECT @@GLOBAL.{name}")).await.unwrap_or_else(|e| panic!("{e}"));
+        value.unwrap_or_else(|| panic!("no {name}"))
+    }
+
     /// Runs one statement.
     pub async fn sql(&self, sql: &str) {
         let mut conn = self.conn().await;
@@ -62,9 +69,19 @@ impl MyStage {
 
     /// Runs statements one after another in one session.
     pub async fn script(&self, sql: &str) {
+        self.script_before(sql, &[]).await;
+    }
+
+    /// The same, before pipelines that follow. If the log does not name columns, a table is altered only when they have read
+    /// what was there before: of a column that is added and altered again unseen nobody knows what it was in between.
+    pub async fn script_before(&self, sql: &str, pipelines: &[&str]) {
         let mut conn = self.conn().await;
         conn.query_drop(format!("USE {}", self.db)).await.expect("the database");
         for statement in crate::run::statements(sql) {
+            let alters = ["ALTER", "RENAME", "DROP"].iter().any(|word| statement.starts_with(word));
+            for pipeline in pipelines.iter().filter(|_| alters && !self.names_columns) {
+                self.settled_by(pipeline).await;
+            }
             conn.query_drop(&statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
         }
         conn.disconnect().await.unwrap_or_else(|e| panic!("the session's end: {e}"));
@@ -111,21 +128,14 @@ impl MyStage {
             }
             text.replace("\"gtid\":null", "\"gtid\":\"none\"")
         };
-        let mut seen = Vec::new();
-        for topic in topic::names(&self.kafka.bootstrap, &format!("{name}.{}.", self.db)).await {
-            if topic.ends_with(".done") {
-                continue;
-            }
-            for r in topic::read(&self.kafka.bootstrap, &topic).await {
-                seen.push(Seen {
-                    topic: r.topic.replace(&self.db, "types"),
-                    key: r.key.map(text),
-                    value: r.value.map(text),
-                    headers: r.headers.into_iter().map(|(k, v)| (k, v.map(text).unwrap_or_default())).collect(),
-                });
-            }
-        }
-        seen
+        let records = topic::read_all(&self.kafka.bootstrap, &format!("{name}.{}.", self.db)).await.into_iter();
+        let seen = records.filter(|r| !r.topic.ends_with(".done")).map(|r| Seen {
+            topic: r.topic.replace(&self.db, "types"),
+            key: r.key.map(text),
+            value: r.value.map(text),
+            headers: r.headers.into_iter().map(|(k, v)| (k, v.map(text).unwrap_or_default())).collect(),
+        });
+        seen.collect()
     }
 
     /// Ends it: nothing is left on the server.

@@ -13,6 +13,9 @@ const EVERY: &str = include_str!("../../connectors/mysql/tests/workloads/every-t
 const MYSQL: &str = include_str!("../../connectors/mysql/tests/workloads/mysql-only.sql");
 const MARIADB: &str = include_str!("../../connectors/mysql/tests/workloads/mariadb-only.sql");
 const VECTORS: &str = include_str!("../../connectors/mysql/tests/workloads/mariadb-vectors.sql");
+/// For logs that name columns.
+const FULL: &str = include_str!("../../connectors/mysql/tests/workloads/full-metadata.sql");
+const MARIADB_FULL: &str = include_str!("../../connectors/mysql/tests/workloads/mariadb-full-metadata.sql");
 
 /// Every combination of which dates and binary values are told apart.
 const FORMATS: [(&str, &[(&str, &str)]); 4] = [
@@ -82,7 +85,12 @@ async fn same_bytes(kind: &'static str) {
     for stage in MyStage::every(kind).await {
         let version: Option<String> = stage.conn().await.query_first("SELECT VERSION()").await.expect("a version");
         let vectors = if version.is_some_and(|v| v.starts_with("11.8")) { VECTORS } else { "" };
-        let workload = format!("{EVERY}{}{vectors}", if kind == "mysql" { MYSQL } else { MARIADB });
+        let (own, own_full) = if kind == "mysql" { (MYSQL, "") } else { (MARIADB, MARIADB_FULL) };
+        let mut workload = format!("{EVERY}{own}{vectors}");
+        if stage.names_columns {
+            workload += FULL;
+            workload += own_full;
+        }
         let tables = statements(&workload).iter().filter(|s| s.contains("CREATE TABLE ")).count();
         let mut streamed = Run::start(&stage, "never").await;
         stage.script(&workload).await;

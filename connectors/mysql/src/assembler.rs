@@ -141,6 +141,22 @@ struct Group {
     absent: bool,
 }
 
+impl Group {
+    /// As a batch tells of it.
+    fn txn(&self, file: &Arc<str>) -> Txn {
+        Txn {
+            id: self.number,
+            ts_us: self.ts_us,
+            commit: self.start,
+            gtid: self.text.clone(),
+            server_id: self.server_id,
+            thread: self.thread,
+            file: Some(file.clone()),
+            ..Txn::default()
+        }
+    }
+}
+
 /// What an [`Assembler`] is made with.
 pub struct Setup {
     /// The kind of server.
@@ -559,17 +575,7 @@ impl Assembler {
         let txn = match group.txn {
             Some(t) => t,
             None => {
-                batch.txns.push(Txn {
-                    id: group.number,
-                    ts_us: group.ts_us,
-                    commit: group.start,
-                    gtid: group.text.clone(),
-                    server_id: group.server_id,
-                    thread: group.thread,
-                    file: Some(self.file.clone()),
-                    begins: !group.delivered,
-                    ..Txn::default()
-                });
+                batch.txns.push(Txn { begins: !group.delivered, ..group.txn(&self.file) });
                 let t = (batch.txns.len() - 1) as u32;
                 group.txn = Some(t);
                 t
@@ -624,17 +630,7 @@ impl Assembler {
             let txn = match group.txn {
                 Some(t) => t,
                 None => {
-                    batch.txns.push(Txn {
-                        id: group.number,
-                        ts_us: group.ts_us,
-                        commit: group.start,
-                        gtid: group.text.clone(),
-                        server_id: group.server_id,
-                        thread: group.thread,
-                        file: Some(self.file.clone()),
-                        begins: false,
-                        ..Txn::default()
-                    });
+                    batch.txns.push(group.txn(&self.file));
                     (batch.txns.len() - 1) as u32
                 }
             };

@@ -309,7 +309,7 @@ impl<'a> Query<'a> {
         b.u8()?;
         Ok(Query { thread, error, vars, database, text: b.rest() })
     }
-    /// Reads the status variables up to the first that is unknown: newer servers append, they do not insert.
+    /// Reads the status variables up to the first that is unknown.
     pub fn status(&self) -> Status {
         let mut s = Status::default();
         let mut b = Bytes::new(self.vars);
@@ -349,6 +349,13 @@ impl<'a> Query<'a> {
                     17 => drop(b.u64()?),     // xid of the data dictionary
                     18 => drop(b.u16()?),     // default collation of utf8mb4
                     19 | 20 => drop(b.u8()?), // sql_require_primary_key, default table encryption
+                    128 => drop(b.take(3)?),  // MariaDB: microseconds of the event's time
+                    129 => drop(b.u64()?),    // MariaDB: xid of the statement
+                    131 => {
+                        // MariaDB 11.5: default collations of character sets, in front of the statement's own set
+                        let n = usize::from(b.u8()?);
+                        b.take(n * 4)?;
+                    }
                     _ => break,
                 }
             }
@@ -645,6 +652,10 @@ mod tests {
         let s = q.status();
         assert!(s.ansi_quotes() && !s.no_backslash_escapes());
         assert_eq!((s.charset, s.databases), (Some(45), Some(vec!["a".into(), "bc".into()])));
+        // As MariaDB 11.8 writes it: the default collations stand in front of the character set.
+        let vars = [131, 2, 33, 0, 0, 8, 35, 0, 0, 10, 129, 1, 0, 0, 0, 0, 0, 0, 0, 128, 1, 2, 3, 4, 8, 0, 8, 0, 0, 9];
+        let q = Query { thread: 0, error: 0, vars: &vars, database: b"", text: b"" };
+        assert_eq!(q.status().charset, Some(8));
     }
     #[test]
     fn gtids() {

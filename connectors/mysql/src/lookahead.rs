@@ -79,7 +79,8 @@ impl Lookahead {
             let Some(name) = &f.name else { break };
             let ended = match touched {
                 Touched::Any => true,
-                Touched::Database(d) => name.0 == *d,
+                Touched::Database(d) if *d != name.0 => continue,
+                Touched::Database(_) => true,
                 Touched::Table(t, _) if t != name => continue,
                 Touched::Table(_, what) => match what {
                     What::Created { if_missing: true, .. } => continue,
@@ -296,6 +297,7 @@ mod tests {
         assert_eq!(followed(&l, 4, "_a_gho"), (Some("d.b".into()), None));
         assert_eq!(followed(&l, 4, "a"), (None, Some(40)));
         assert_eq!(followed(&scanned(&["DROP DATABASE d"]), 4, "any"), (None, Some(10)));
+        assert_eq!(followed(&scanned(&["DROP DATABASE other"]), 4, "any"), (Some("d.any".into()), None));
         assert_eq!(
             followed(&scanned(&["ALTER TABLE p EXCHANGE PARTITION x WITH TABLE q"]), 4, "any"),
             (None, Some(10))

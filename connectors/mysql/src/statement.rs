@@ -7,9 +7,12 @@
 
 pub mod alter;
 
-use crate::{charset::Collations, event};
+use crate::{
+    charset::{Charset, Collations},
+    event,
+};
 use alter::What;
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write, ops::Deref};
 
 /// A table as a statement names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,14 +211,51 @@ impl Parser<'_> {
 
 /// A statement's text in UTF-8, which the log holds in the character set of the session that made it. Bytes that are no text
 /// there stay as they are: a name that holds such is then one that no catalog has.
-pub fn text<'a>(text: &'a [u8], status: &event::Status, collations: &Collations) -> Cow<'a, [u8]> {
+pub struct Text<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// Of the session; without one it is what the server itself uses, UTF-8.
+    charset: Charset,
+    /// There were codes that stand for no character.
+    gaps: bool,
+}
+
+/// Reads a statement's text in its character set.
+pub fn text<'a>(text: &'a [u8], status: &event::Status, collations: &Collations) -> Text<'a> {
+    // The server takes names in a statement that is `binary` for UTF-8.
     let charset = status.charset.and_then(|id| collations.charset(id.into())).filter(|c| !c.is_binary());
-    match charset {
-        Some(charset) if !text.is_ascii() => match charset.decode(text) {
-            Ok(Cow::Owned(decoded)) => Cow::Owned(decoded.into_bytes()),
-            _ => Cow::Borrowed(text),
-        },
-        _ => Cow::Borrowed(text),
+    let charset = charset.unwrap_or(Charset::UTF8MB4);
+    if let Ok(Cow::Owned(decoded)) = charset.decode(text) {
+        let gaps = decoded.contains(char::REPLACEMENT_CHARACTER);
+        return Text { bytes: Cow::Owned(decoded.into_bytes()), charset, gaps };
+    }
+    Text { bytes: Cow::Borrowed(text), charset, gaps: false }
+}
+
+impl Deref for Text<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Text<'_> {
+    /// The text for people, and whether some of the statement is no text: then a comment in front of it says so, and bytes
+    /// that cannot be read stand as `\xHH`, codes without a character as U+FFFD.
+    pub fn told(&self) -> (Cow<'_, str>, bool) {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) if !self.gaps => return (Cow::Borrowed(text), false),
+            _ => {}
+        }
+        let mut out =
+            format!("/* not all of this is {}: what is not stands as \\xHH or U+FFFD */ ", self.charset.name());
+        for part in self.bytes.utf8_chunks() {
+            out.push_str(part.valid());
+            for byte in part.invalid() {
+                // Writing to a String cannot fail.
+                let _: std::fmt::Result = write!(out, "\\x{byte:02X}");
+            }
+        }
+        (Cow::Owned(out), true)
     }
 }
 
@@ -422,6 +462,34 @@ mod tests {
     }
     fn is(text: &str, s: Statement) {
         assert_eq!(read(text.as_bytes(), false, false), s, "{text}");
+    }
+    #[test]
+    fn text_in_the_sessions_character_set() {
+        let collations = Collations::new([(8, "latin1".into()), (28, "gbk".into()), (10, "swe7".into())]);
+        let told = |charset: Option<u16>, bytes: &[u8]| {
+            let status = event::Status { charset, ..event::Status::default() };
+            let (told, broken) =
+                (text(bytes, &status, &collations).told().0.into_owned(), text(bytes, &status, &collations).told().1);
+            assert_eq!(broken, told.starts_with("/* not all of this is "), "{told}");
+            told
+        };
+        for (charset, bytes, is) in [
+            (Some(45), "DROP TABLE `é`".as_bytes(), "DROP TABLE `é`"),
+            (None, "DROP TABLE `é`".as_bytes(), "DROP TABLE `é`"),
+            (Some(63), "DROP TABLE `é`".as_bytes(), "DROP TABLE `é`"),
+            (Some(8), b"DROP TABLE `\xe9`", "DROP TABLE `é`"),
+            // The second byte of the character is a backquote of ASCII.
+            (Some(28), b"DROP TABLE `\x81\x60`", "DROP TABLE `乣`"),
+            (Some(10), b"DROP TABLE `[`", "DROP TABLE `é`"),
+        ] {
+            let is = if charset == Some(10) { is.replace("`é`", "éÄé") } else { is.to_owned() };
+            assert_eq!(told(charset, bytes), is);
+        }
+        let mark = |set: &str| format!("/* not all of this is {set}: what is not stands as \\xHH or U+FFFD */ ");
+        assert_eq!(told(Some(45), b"DROP TABLE `a\xe9`, \xc3\xa9"), mark("utf8mb4") + "DROP TABLE `a\\xE9`, é");
+        assert_eq!(told(Some(28), b"DROP TABLE `\xff\xff`"), mark("gbk") + "DROP TABLE `\u{fffd}`");
+        // A set that is not known here.
+        assert_eq!(told(Some(999), b"DROP TABLE `\xe9`"), mark("utf8mb4") + "DROP TABLE `\\xE9`");
     }
     #[test]
     fn names_of_changed_tables() {

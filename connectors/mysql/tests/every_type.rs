@@ -12,8 +12,11 @@ const EVERY: &str = include_str!("workloads/every-type.sql");
 const MYSQL: &str = include_str!("workloads/mysql-only.sql");
 const MARIADB: &str = include_str!("workloads/mariadb-only.sql");
 const VECTORS: &str = include_str!("workloads/mariadb-vectors.sql");
+/// For logs that name columns.
+const FULL: &str = include_str!("workloads/full-metadata.sql");
+const MARIADB_FULL: &str = include_str!("workloads/mariadb-full-metadata.sql");
 
-/// All types that a server has.
+/// All types that a server has, and its log can tell.
 async fn workload(server: &Server) -> String {
     let found: String = server.conn().await.query_first("SELECT VERSION()").await.unwrap().unwrap();
     let own = match server.flavor {
@@ -21,14 +24,18 @@ async fn workload(server: &Server) -> String {
         Flavor::MariaDb if version(&found) >= (11, 7, 0) => format!("{MARIADB};{VECTORS}"),
         Flavor::MariaDb => MARIADB.to_owned(),
     };
-    format!("{EVERY};{own}")
+    match server.flavor {
+        _ if !server.names_columns().await => format!("{EVERY};{own}"),
+        Flavor::MySql => format!("{EVERY};{own};{FULL}"),
+        Flavor::MariaDb => format!("{EVERY};{own};{FULL};{MARIADB_FULL}"),
+    }
 }
 
 #[tokio::test]
 async fn snapshot_and_stream_give_the_same() {
     for server in servers("snapshot_and_stream_give_the_same") {
         let text = workload(&server).await;
-        let seen = both_ways(&server, "every", &[1, 2, 1000], &text).await;
+        let (_db, seen) = both_ways(&server, "every", &[1, 2, 1000], &text).await;
         let made = split(&text).iter().filter(|s| s.contains("CREATE TABLE ")).count();
         assert_eq!(seen.len(), made, "tables with rows: {:?}", seen.keys());
     }
@@ -192,11 +199,11 @@ async fn every_character_set_from_a_snapshot_too() {
                 INSERT IGNORE INTO k_{set} SELECT LEFT(c, 7), RIGHT(c, 3) FROM t_{set} ORDER BY id * 7 % 256 LIMIT 60"
             ));
         }
-        let streamed = both_ways(&server, "sets", &[3, 1000], &script).await;
+        let (db, streamed) = both_ways(&server, "sets", &[3, 1000], &script).await;
         assert_eq!(streamed.len(), 3 * sets.len());
 
         // Labels of the characters that the sets really have.
-        let (db, mut labels) = (format!("sc_sets_{}", std::process::id()), "SET NAMES utf8mb4".to_owned());
+        let mut labels = "SET NAMES utf8mb4".to_owned();
         c.query_drop("SET NAMES utf8mb4").await.unwrap();
         for (set, _) in &sets {
             let texts: Vec<Option<Vec<u8>>> =
@@ -223,7 +230,7 @@ async fn every_character_set_from_a_snapshot_too() {
                 chosen.len()
             ));
         }
-        let streamed = both_ways(&server, "labels", &[1000], &labels).await;
+        let (_db, streamed) = both_ways(&server, "labels", &[1000], &labels).await;
         assert_eq!(streamed.len(), sets.len());
     }
 }

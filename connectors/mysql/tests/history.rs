@@ -11,15 +11,6 @@ use tokio::sync::Mutex;
 /// One at a time: what they set is the whole server's.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Sets how much the log says, and gives what it was.
-async fn metadata(server: &Server, value: &str) -> String {
-    let mut c = server.conn().await;
-    let was: Option<String> = c.query_first("SELECT @@GLOBAL.binlog_row_metadata").await.unwrap();
-    let value = if server.flavor == Flavor::MariaDb && value == "MINIMAL" { "NO_LOG" } else { value };
-    c.query_drop(format!("SET GLOBAL binlog_row_metadata = '{value}'")).await.unwrap();
-    was.unwrap()
-}
-
 /// What a stream gives between a place and the log's end.
 async fn rest(server: &Server, tables: &[&str], db: &str, at: &Resume) -> Vec<String> {
     let end = log_end(server).await;
@@ -95,7 +86,7 @@ const LIVE: &str = "DROP TABLE _v_old; DROP TABLE u; INSERT INTO t VALUES ('p', 
 async fn every_restart_finds_the_columns_of_its_place() {
     let _alone = ALONE.lock().await;
     for server in servers("every_restart_finds_the_columns_of_its_place") {
-        let was = metadata(&server, "MINIMAL").await;
+        let was = server.metadata("MINIMAL").await;
         let db = server.database("history").await;
         let tables: Vec<String> = ["t", "u", "v", "w"].iter().map(|t| format!("{db}.{t}")).collect();
         let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
@@ -119,7 +110,7 @@ async fn every_restart_finds_the_columns_of_its_place() {
                     statements += common::statements(&live.batch).len();
                     let last = lines.len();
                     let place = |i| (i + 1 == last).then(|| live.resume.clone());
-                    seen.extend(lines.into_iter().enumerate().map(|(i, l)| (l.replace(&db, "db"), place(i))));
+                    seen.extend(lines.into_iter().enumerate().map(|(i, l)| (l.replace(&*db, "db"), place(i))));
                 }
                 let new: Vec<&str> = seen[from..].iter().map(|s| s.0.as_str()).collect();
                 assert_eq!(rest(&server, &tables, &db, &before).await, new, "{statement}");
@@ -153,7 +144,7 @@ async fn every_restart_finds_the_columns_of_its_place() {
         has(r#"c db.u - {other: "anew"}"#);
         has(r#"c db.t - {id*: I64(9), s: "r", c: "c", b: "b", a*: I64(9), n: Decimal("9.000")}"#);
         assert!(seen.len() > followed + 5);
-        metadata(&server, &was).await;
+        server.metadata(&was).await;
     }
 }
 
@@ -172,7 +163,7 @@ fn passed(stream: &Stream, end: &seachange_mysql::position::Place) -> bool {
 async fn what_nobody_can_know_stops() {
     let _alone = ALONE.lock().await;
     for server in servers("what_nobody_can_know_stops") {
-        let was = metadata(&server, "MINIMAL").await;
+        let was = server.metadata("MINIMAL").await;
         let db = server.database("unknown").await;
         let tables = [&*format!("{db}.*")];
         server.script(&db, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE gone (id int)").await;
@@ -232,7 +223,70 @@ async fn what_nobody_can_know_stops() {
             blind.batch.clear();
         };
         assert_eq!(e.kind(), Kind::Schema, "{e:?}");
-        metadata(&server, &was).await;
+        server.metadata(&was).await;
+    }
+}
+
+/// Clients may send statements in other character sets, in some of which a character ends in a byte that is `\\` or a backquote
+/// in ASCII.
+#[tokio::test]
+async fn statements_in_any_character_set() {
+    let _alone = ALONE.lock().await;
+    for server in servers("statements_in_any_character_set") {
+        let db = server.database("charsets").await;
+        let mut live = server.resume(&[&format!("{db}.*")], None).await;
+        let mut c = server.conn().await;
+        c.query_drop(format!("USE {db}")).await.unwrap();
+        for (set, w) in
+            [("latin1", "é"), ("gbk", "乣"), ("sjis", "ソ能"), ("big5", "功"), ("utf8mb4", "ヱ"), ("binary", "ö")]
+        {
+            let statements = [
+                format!(
+                    "CREATE TABLE `t{w}` (id int PRIMARY KEY, `c{w}` varchar(20) CHARACTER SET utf8mb4 DEFAULT 'a{w}') COMMENT '{w}'"
+                ),
+                format!("ALTER TABLE `t{w}` ADD `d{w}` int, COMMENT = 'b{w}'"),
+                format!("RENAME TABLE `t{w}` TO `u{w}`"),
+                format!("INSERT INTO `u{w}` VALUES (1, 'c{w}', 1)"),
+                format!("DROP TABLE `u{w}`"),
+            ];
+            let (mut told, mut rows) = (Vec::new(), Vec::new());
+            for text in &statements {
+                c.query_drop("SET NAMES utf8mb4").await.unwrap();
+                let bytes: Vec<u8> = c
+                    .exec_first(format!("SELECT CAST(CONVERT(? USING {set}) AS BINARY)"), (text,))
+                    .await
+                    .unwrap()
+                    .unwrap();
+                c.query_drop(format!("SET NAMES {set}")).await.unwrap();
+                c.query_drop(bytes).await.unwrap_or_else(|e| panic!("{e}: {set}: {text}"));
+                let end = log_end(&server).await;
+                while !passed(&live, &end) {
+                    rows.extend(live.next(LIMIT).await.0);
+                    told.extend(common::statements(&live.batch));
+                }
+            }
+            let told: Vec<&str> = told.iter().map(|s| s[1].as_str()).collect();
+            assert_eq!(told[..3], statements[..3], "{set}");
+            // The servers write this one anew.
+            assert!(told.len() == 4 && told[3].starts_with(&format!("DROP TABLE `u{w}`")), "{set}: {told:?}");
+            assert_eq!(rows, [format!("c {db}.u{w} - {{id*: I64(1), c{w}: \"c{w}\", d{w}: I64(1)}}")], "{set}");
+        }
+        // What is no text in its set is told as what it is.
+        c.query_drop("SET NAMES utf8mb4").await.unwrap();
+        c.query_drop(b"CREATE TABLE bytes (id int PRIMARY KEY, b varbinary(9) DEFAULT _binary'\xff')".to_vec())
+            .await
+            .unwrap();
+        let end = log_end(&server).await;
+        let mut told = Vec::new();
+        while !passed(&live, &end) {
+            live.next(LIMIT).await;
+            told.extend(common::statements(&live.batch));
+        }
+        let text = "CREATE TABLE bytes (id int PRIMARY KEY, b varbinary(9) DEFAULT _binary'\\xFF')";
+        assert_eq!(
+            told[0][1],
+            format!("/* not all of this is utf8mb4: what is not stands as \\xHH or U+FFFD */ {text}")
+        );
     }
 }
 
@@ -241,7 +295,7 @@ async fn statements_about_captured_tables_are_told_once() {
     let _alone = ALONE.lock().await;
     for server in servers("statements_about_captured_tables_are_told_once") {
         for level in ["MINIMAL", "FULL"] {
-            let was = metadata(&server, level).await;
+            let was = server.metadata(level).await;
             let db = server.database("told").await;
             let tables = [&*format!("{db}.t*")];
             let mut live = server.resume(&tables, None).await;
@@ -272,7 +326,7 @@ async fn statements_about_captured_tables_are_told_once() {
                 ["CREATE TABLE t (", "", "RENAME TABLE", "CREATE TABLE", "CREATE UNIQUE", "DROP TABLE", "DROP TABLE"];
             assert!(text.iter().zip(begins).all(|(t, b)| t.starts_with(b)), "{text:#?}");
             assert!(seen[1][1].contains("/* why */ ALTER TABLE t ADD e"), "{:?}", seen[1]);
-            assert!(seen.iter().all(|s| s[0] == db));
+            assert!(seen.iter().all(|s| s[0] == *db));
             let became: Vec<String> = seen.iter().map(|s| shape(&s[2])).collect();
             let id = |t: &str| format!("\\\"{db}\\\".\\\"{t}\\\"");
             let [t, tt, t3] = ["t", "tt", "t3"].map(id);
@@ -293,7 +347,7 @@ async fn statements_about_captured_tables_are_told_once() {
             let from = live_start(&server, &tables, &db).await;
             let kit = kit::cut_after_every_change(open, &from, 5);
             tokio::time::timeout(10 * DEADLINE, kit).await.expect("the kit in time").unwrap();
-            metadata(&server, &was).await;
+            server.metadata(&was).await;
         }
     }
 }

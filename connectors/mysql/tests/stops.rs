@@ -109,18 +109,11 @@ async fn check_and_init_tell_what_they_see() {
     }
 }
 
-/// Sets a variable of the whole server, and sets it back.
-async fn metadata(server: &seachange_mysql::flavor::Flavor, url: &common::Server, value: &str) {
-    let mut c = url.conn().await;
-    let value = if *server == Flavor::MariaDb && value == "MINIMAL" { "NO_LOG" } else { value };
-    c.query_drop(format!("SET GLOBAL binlog_row_metadata = '{value}'")).await.unwrap();
-}
-
 #[tokio::test]
 async fn columns_from_the_catalog_only_while_they_are_right() {
     let _alone = ALONE.lock().await;
     for server in servers("columns_from_the_catalog_only_while_they_are_right") {
-        metadata(&server.flavor, &server, "MINIMAL").await;
+        let was = server.metadata("MINIMAL").await;
         let db = server.database("minimal").await;
         let start = server.open(&[&format!("{db}.*")], None).await.position;
         let mut stream = server.open(&[&format!("{db}.*")], Some(&start)).await;
@@ -155,6 +148,34 @@ async fn columns_from_the_catalog_only_while_they_are_right() {
         };
         assert_eq!(e.kind(), Kind::Schema, "{e:?}");
         assert!(e.to_string().contains(&format!("{db}.t")) && e.remedy().unwrap().contains("FULL"), "{e:?}");
-        metadata(&server.flavor, &server, "FULL").await;
+        server.metadata(&was).await;
+    }
+}
+
+#[tokio::test]
+async fn labels_that_the_catalog_cannot_hold() {
+    let _alone = ALONE.lock().await;
+    for server in servers("labels_that_the_catalog_cannot_hold") {
+        let was = server.metadata("MINIMAL").await;
+        let db = server.database("labels").await;
+        let mut stream = server.open(&[&format!("{db}.*")], None).await;
+        server.script(&db, include_str!("workloads/full-metadata.sql")).await;
+        while stream.batch.changes.iter().all(|c| c.op == seachange_sdk::Op::Message) {
+            stream.batch.clear();
+            tokio::time::timeout(DEADLINE, stream.source.fill(&mut stream.batch, LIMIT)).await.unwrap().unwrap();
+        }
+        let (mut read, mut refused) = (Vec::new(), Vec::new());
+        for c in stream.batch.changes.iter().filter(|c| c.op == seachange_sdk::Op::Create) {
+            let columns = &stream.batch.tables[c.table as usize].columns;
+            let bytes = stream.batch.image(c.after)[1].bytes(stream.batch.chunk(c));
+            match bytes.map(|b| columns[1].decode.value(b)) {
+                Some(Err(e)) => refused.push(e),
+                other => read.push(format!("{other:?}")),
+            }
+        }
+        assert_eq!(read, ["Some(Ok(Text(\"汉\")))", "None"]);
+        assert_eq!((refused.len(), refused[0].kind()), (1, Kind::Schema));
+        assert!(refused[0].remedy().unwrap().contains("FULL"), "{refused:?}");
+        server.metadata(&was).await;
     }
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{DEADLINE, LIMIT, Server, lines, servers};
+use common::{DEADLINE, Database, LIMIT, Server, lines, servers};
 use mysql_async::prelude::Queryable;
 use seachange_mysql::flavor::Flavor;
 use seachange_sdk::{Cut, Kind, Limit, Op, Position};
@@ -24,13 +24,13 @@ async fn show_workload() {
 }
 
 /// Runs a script under a stream; what came before the end of it.
-async fn run(server: &Server, name: &str, script: &str) -> (String, Vec<String>) {
+async fn run(server: &Server, name: &str, script: &str) -> (Database, Vec<String>) {
     let db = server.database(name).await;
     let mut stream = server.open(&[&format!("{db}.*")], None).await;
     server.script(&db, script).await;
     server.script(&db, "CREATE TABLE zz_end (id int primary key); INSERT INTO zz_end VALUES (1);").await;
     let seen = stream.until(&format!("{db}.zz_end")).await;
-    let seen = seen.into_iter().map(|l| l.replace(&db, "db")).collect();
+    let seen = seen.into_iter().map(|l| l.replace(&*db, "db")).collect();
     (db, seen)
 }
 
@@ -270,6 +270,10 @@ async fn partial_json() {
 #[tokio::test]
 async fn what_cannot_change_a_captured_table_is_passed_over() {
     for server in servers("what_cannot_change_a_captured_table_is_passed_over") {
+        // Where the log does not name columns, what is altered again before it was seen stops: `history` has that.
+        if !server.names_columns().await {
+            continue;
+        }
         let (_, seen) = run(&server, "ddl", &format!("{KV};
             CREATE VIEW w AS SELECT 1 AS one; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.v = CONCAT(NEW.v, '!');
             CREATE PROCEDURE p() DELETE FROM t; CREATE FUNCTION f() RETURNS int DETERMINISTIC RETURN 1;
@@ -324,7 +328,6 @@ async fn large_rows() {
             }
         };
         assert_eq!(tokio::time::timeout(DEADLINE, end).await.unwrap().kind(), Kind::Limit);
-        c.query_drop(format!("DROP DATABASE {db}")).await.unwrap();
     }
 }
 

@@ -102,6 +102,9 @@ fn consumer(bootstrap: &str, isolation: Isolation) -> BaseConsumer {
         .set("enable.partition.eof", "true")
         .set("allow.auto.create.topics", "false")
         .set("auto.offset.reset", "error")
+        // Behind the last record is the marker of its transaction: the end is told by a fetch of its own, which the broker
+        // holds back this long for want of records (500 ms by default).
+        .set("fetch.wait.max.ms", "10")
         .set("fetch.message.max.bytes", "104857600")
         .set("receive.message.max.bytes", "209715200")
         .create()
@@ -126,11 +129,10 @@ fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
     }
 }
 
-fn read_blocking(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Record> {
-    let consumer = consumer(bootstrap, isolation);
-    let mut open: HashMap<i32, i64> = partitions(&consumer, topic)
+fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Record> {
+    let mut open: HashMap<i32, i64> = partitions(consumer, topic)
         .into_iter()
-        .map(|p| (p, end_of(&consumer, topic, p)))
+        .map(|p| (p, end_of(consumer, topic, p)))
         .filter(|(_, end)| *end > 0)
         .collect();
     let mut list = TopicPartitionList::new();
@@ -183,6 +185,10 @@ fn read_blocking(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Reco
     records
 }
 
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the reading thread")
+}
+
 /// Every committed record of a topic, by partition and offset. None for a topic that is not there.
 pub async fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
     read_as(bootstrap, topic, Isolation::Committed).await
@@ -191,22 +197,31 @@ pub async fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
 /// Every record of a topic, as a consumer of that isolation sees it.
 pub async fn read_as(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Record> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
-    tokio::task::spawn_blocking(move || read_blocking(&bootstrap, &topic, isolation)).await.expect("the reading thread")
+    on_thread(move || read_topic(&consumer(&bootstrap, isolation), &topic)).await
+}
+
+/// Every committed record of all topics whose name begins with `prefix`, by topic, partition and offset.
+pub async fn read_all(bootstrap: &str, prefix: &str) -> Vec<Record> {
+    let (bootstrap, prefix) = (bootstrap.to_owned(), prefix.to_owned());
+    on_thread(move || {
+        let consumer = consumer(&bootstrap, Isolation::Committed);
+        names_of(&consumer, &prefix).iter().flat_map(|topic| read_topic(&consumer, topic)).collect()
+    })
+    .await
+}
+
+fn names_of(consumer: &BaseConsumer, prefix: &str) -> Vec<String> {
+    let meta = consumer.fetch_metadata(None, PATIENCE).expect("the list of topics");
+    let names = meta.topics().iter().map(|t| t.name().to_owned());
+    let mut names: Vec<_> = names.filter(|n| n.starts_with(prefix)).collect();
+    names.sort();
+    names
 }
 
 /// The topics whose name begins with `prefix`, sorted.
 pub async fn names(bootstrap: &str, prefix: &str) -> Vec<String> {
     let (bootstrap, prefix) = (bootstrap.to_owned(), prefix.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let consumer = consumer(&bootstrap, Isolation::Committed);
-        let meta = consumer.fetch_metadata(None, PATIENCE).expect("the list of topics");
-        let mut names: Vec<_> =
-            meta.topics().iter().map(|t| t.name().to_owned()).filter(|n| n.starts_with(&prefix)).collect();
-        names.sort();
-        names
-    })
-    .await
-    .expect("the reading thread")
+    on_thread(move || names_of(&consumer(&bootstrap, Isolation::Committed), &prefix)).await
 }
 
 /// Waits until a topic has at least `count` committed records, and gives all it has then.

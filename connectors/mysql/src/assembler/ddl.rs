@@ -4,10 +4,8 @@
 //! delivered of a transaction, so that it comes once even where rows follow it (CREATE TABLE ... SELECT).
 
 use super::Assembler;
-use crate::{charset::Charset, columns::CatalogTable, decode, history::Name, jsonb};
-use seachange_sdk::{
-    Batch, Cell, Change, Column, Decoder, Op, Param, Span, TableId, TableKind, TableSchema, Txn, Type,
-};
+use crate::{charset::Charset, columns::CatalogTable, decode, history::Name, jsonb, statement::Text};
+use seachange_sdk::{Batch, Cell, Change, Column, Decoder, Op, Param, Span, TableId, TableKind, TableSchema, Type};
 use std::{fmt::Write, sync::Arc};
 
 /// Stands in the place of a schema, so that a statement about a table is not taken for a change of it.
@@ -24,13 +22,19 @@ pub(super) struct Became {
 
 impl Assembler {
     /// Delivers a statement of the open group, unless it was delivered before.
-    pub(super) fn tell(&mut self, text: &[u8], database: &str, became: &[Became], start: u64, batch: &mut Batch) {
+    pub(super) fn tell(&mut self, text: &Text<'_>, database: &str, became: &[Became], start: u64, batch: &mut Batch) {
         let Some(group) = &mut self.group else { return };
         group.rows += 1;
         if group.skip || group.resumed && group.rows <= self.skip_rows {
             return;
         }
-        let text = String::from_utf8_lossy(text);
+        let (text, broken) = text.told();
+        if broken {
+            tracing::warn!(
+                at = format_args!("{}:{start}", self.file),
+                "a statement about a captured table has bytes that are no text in its character set: it is told with a mark"
+            );
+        }
         let changes = changes(became);
         let mut chunk = String::with_capacity(database.len() + text.len() + changes.len());
         let mut cell = |s: &str| {
@@ -61,16 +65,7 @@ impl Assembler {
             key: Vec::new(),
             layout: self.layout.clone(),
         };
-        batch.txns.push(Txn {
-            id: group.number,
-            ts_us: group.ts_us,
-            commit: group.start,
-            gtid: group.text.clone(),
-            server_id: group.server_id,
-            thread: group.thread,
-            file: Some(self.file.clone()),
-            ..Txn::default()
-        });
+        batch.txns.push(group.txn(&self.file));
         let after = Span { start: batch.cells.len() as u32, len: cells.len() as u32 };
         batch.cells.extend(cells);
         batch.bytes += chunk.len();

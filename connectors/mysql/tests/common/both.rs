@@ -1,6 +1,6 @@
 //! The same rows from the stream and from a snapshot.
 
-use super::{Server, lines};
+use super::{Database, Server, lines};
 use seachange_sdk::{ChunkReader, ChunkRequest, Range, Snapshotter, TableId};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -47,8 +47,13 @@ fn ask(id: &TableId, rows: usize) -> ChunkRequest {
     ChunkRequest { table: id.clone(), range: Range::default(), rows, bytes: 1 << 20, row_bytes: 64 << 20, keys: vec![] }
 }
 
-/// Inserts, then reads the same rows from the stream and from a snapshot.
-pub async fn both_ways(server: &Server, name: &str, chunks: &[usize], text: &str) -> BTreeMap<String, Vec<String>> {
+/// Inserts, then reads the same rows from the stream and from a snapshot: the new rows of each table, and the database.
+pub async fn both_ways(
+    server: &Server,
+    name: &str,
+    chunks: &[usize],
+    text: &str,
+) -> (Database, BTreeMap<String, Vec<String>>) {
     let db = server.database(name).await;
     let mut stream = server.open(&[&format!("{db}.*")], None).await;
     server.script(&db, text).await;
@@ -83,5 +88,5 @@ pub async fn both_ways(server: &Server, name: &str, chunks: &[usize], text: &str
     }
     assert!(faults.is_empty(), "{:?}: {}", server.flavor, faults.join("\n"));
     assert!(tables > 0);
-    streamed
+    (db, streamed)
 }

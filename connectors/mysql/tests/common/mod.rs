@@ -7,7 +7,12 @@ use seachange_sdk::{
     Batch, Cell, Configured, Connector, Cut, Limit, Nested, Position, Resume, Source, Span, TableKind, Value, Visitor,
     kit::begins, position::keep,
 };
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write},
+    ops::Deref,
+    sync::Arc,
+    time::Duration,
+};
 
 /// A server to test against.
 #[derive(Clone)]
@@ -63,13 +68,28 @@ impl Server {
     pub async fn conn(&self) -> Conn {
         Conn::new(Opts::from_url(&self.url.replace("mariadb://", "mysql://")).unwrap()).await.unwrap()
     }
+    /// Does its log name columns and labels, or is the catalog asked for them?
+    pub async fn names_columns(&self) -> bool {
+        self.setting("binlog_row_metadata").await == "FULL"
+    }
+    /// Sets how much the log of the whole server says of columns, and gives what it was. `MINIMAL`: the server's default.
+    pub async fn metadata(&self, value: &str) -> String {
+        let was = self.setting("binlog_row_metadata").await;
+        let value = if self.flavor == Flavor::MariaDb && value == "MINIMAL" { "NO_LOG" } else { value };
+        self.conn().await.query_drop(format!("SET GLOBAL binlog_row_metadata = '{value}'")).await.unwrap();
+        was
+    }
+    async fn setting(&self, name: &str) -> String {
+        self.conn().await.query_first(format!("SELECT @@GLOBAL.{name}")).await.unwrap().unwrap()
+    }
     /// An empty database of a name that no other test has.
-    pub async fn database(&self, name: &str) -> String {
+    pub async fn database(&self, name: &str) -> Database {
         let name = format!("sc_{name}_{}", std::process::id());
         let mut c = self.conn().await;
+        // A run that was killed may have left one.
         c.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
         c.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await.unwrap();
-        name
+        Database { name, server: self.clone() }
     }
     /// Runs statements, one after another, in one session.
     pub async fn script(&self, database: &str, text: &str) {
@@ -106,6 +126,44 @@ impl Server {
         let opened = tokio::time::timeout(DEADLINE, self.configured(tables, id).open(at)).await.unwrap().unwrap();
         let resume = begins(&opened, at);
         Stream { source: opened.source, position: opened.position, resume, batch: Batch::default(), cuts: Vec::new() }
+    }
+}
+
+/// A database of a test, by its name. It goes when this is dropped, also when the test fails.
+pub struct Database {
+    name: String,
+    server: Server,
+}
+
+impl Deref for Database {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let drop = async || {
+            let mut c = self.server.conn().await;
+            // A failed test may have left a transaction that holds a table.
+            c.query_drop("SET SESSION lock_wait_timeout = 5").await?;
+            c.query_drop(format!("DROP DATABASE IF EXISTS {}", self.name)).await
+        };
+        // On a thread of its own: this one may be in the midst of a runtime.
+        let dropped = std::thread::scope(|scope| {
+            let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().map(|r| r.block_on(drop()));
+            scope.spawn(run).join()
+        });
+        if !matches!(dropped, Ok(Ok(Ok(())))) {
+            eprintln!("the database {} stays: {dropped:?}", self.name);
+        }
     }
 }
 
