@@ -1,7 +1,8 @@
 //! From a write in the database to a `read_committed` consumer that has the record in hand.
 //!
 //! A row carries the microsecond at which its statement was sent. Up to 1,000 transactions a second are made; a higher rate
-//! has more rows in each. The first second warms everything up and is not counted.
+//! has more rows in each. The first second warms everything up and is not counted. How long the statements took by
+//! themselves, with the commit in the database, is told beside it: that much is not the daemon's.
 
 use crate::{
     case::{Case, Kind},
@@ -121,9 +122,12 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
     });
     let (commits, meter) = (rate.clamp(1, COMMITS), Meter::new(daemon.pid(), server(kind.name())));
     let (rows, start) = ((rate / commits).max(1), tokio::time::Instant::now());
+    let mut writes = Vec::new();
     for n in 0..commits * seconds {
         tokio::time::sleep_until(start + Duration::from_nanos(n * 1_000_000_000 / commits)).await;
+        let sent = Instant::now();
         writer.write(i64::try_from(rows).expect("a number of rows")).await;
+        writes.push(sent.elapsed().as_secs_f64() * 1000.0);
     }
     let (spent, used) = (start.elapsed().as_secs_f64(), meter.usage());
     done.store(true, Ordering::Relaxed);
@@ -135,12 +139,19 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
     daemon.terminate(SOON).await;
     topic.delete().await;
     rig.end().await;
+    let quantile = |of: &[f64], f: f64| {
+        let at = ((of.len() as f64 * f) as usize).min(of.len().saturating_sub(1));
+        of.get(at).copied().map(round)
+    };
+    writes.drain(..writes.len().min(usize::try_from(commits).unwrap_or(0)));
+    writes.sort_by(f64::total_cmp);
     took.sort_by(f64::total_cmp);
-    let q = |f: f64| took.get(((took.len() as f64 * f) as usize).min(took.len().saturating_sub(1))).copied().map(round);
+    let q = |f: f64| quantile(&took, f);
     let total = (rows * commits * seconds) as f64;
     json!({
         "bench": "latency", "db": kind.name(), "rate": rate, "rows_a_transaction": rows, "reached": round(total / spent),
         "seen": took.len(), "p50_ms": q(0.5), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0),
+        "write_p50_ms": quantile(&writes, 0.5), "write_p99_ms": quantile(&writes, 0.99), "write_max_ms": quantile(&writes, 1.0),
         "commits": kafka_commits, "commit_mean_ms": round(commit_ms), "daemon_us_row": round(1e6 * used.daemon / total),
         "daemon_core_share": round(used.daemon / used.at), "others": round(used.others()),
     })

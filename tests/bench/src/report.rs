@@ -160,6 +160,8 @@ const SECTIONS: &[Section] = &[
             ("p50 ms", "p50_ms"),
             ("p99 ms", "p99_ms"),
             ("p99.9 ms", "p999_ms"),
+            ("write p50 ms", "write_p50_ms"),
+            ("write p99 ms", "write_p99_ms"),
             ("largest ms", "max_ms"),
             ("commits", "commits"),
             ("a commit ms", "commit_mean_ms"),
