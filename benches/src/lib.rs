@@ -26,7 +26,7 @@ use seachange_postgres::{
     position::PgPosition,
 };
 use seachange_sdk::{Batch, Column, Limit, Selection, TableId, TableKind, TableSchema};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// Rows of a round.
 pub const ROWS: usize = 2000;
@@ -191,15 +191,7 @@ static MYSQL: &[u8] = include_bytes!("../inputs/mysql-9.7.binlog");
 static MARIADB: &[u8] = include_bytes!("../inputs/mariadb-10.11.binlog");
 
 fn encoder(values: Values) -> Encoder {
-    let topics = Topics {
-        name: "{pipeline}.{schema}.{table}".into(),
-        partitions: 1,
-        replication: None,
-        settings: BTreeMap::new(),
-        transaction: "{pipeline}.transaction".into(),
-        message: "{pipeline}.message".into(),
-    };
-    Encoder::new("micro", "app", &resolved_defaults(values), &topics).expect("a good template")
+    Encoder::new("micro", "app", &resolved_defaults(values), &Topics::default()).expect("a good template")
 }
 
 /// What a connector makes of the rows.

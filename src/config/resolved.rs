@@ -103,6 +103,20 @@ pub struct Topics {
     pub message: String,
 }
 
+impl Default for Topics {
+    /// What a configuration gives that says nothing of topics.
+    fn default() -> Topics {
+        Topics {
+            name: "{pipeline}.{schema}.{table}".into(),
+            partitions: 1,
+            replication: None,
+            settings: BTreeMap::new(),
+            transaction: "{pipeline}.transaction".into(),
+            message: "{pipeline}.message".into(),
+        }
+    }
+}
+
 /// How decimals are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecimalMode {

@@ -354,14 +354,7 @@ fn pipeline(world: &Arc<World>) -> Pipeline {
             chunk_rows: 1,
             discover: Duration::from_secs(3600),
         },
-        topics: Topics {
-            name: "{pipeline}.{schema}.{table}".into(),
-            partitions: 1,
-            replication: None,
-            settings: BTreeMap::new(),
-            transaction: "{pipeline}.transaction".into(),
-            message: "{pipeline}.message".into(),
-        },
+        topics: Topics::default(),
         format: Format { tombstones: false, ..crate::format::resolved_defaults(Values::Plain) },
         sink: SinkOptions::Kafka(KafkaSink { cluster: "sim".into(), transaction_timeout: Duration::from_secs(60) }),
         limits: Limits {

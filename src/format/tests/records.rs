@@ -1,6 +1,7 @@
 //! Which records a change becomes: keys, headers, tombstones, key changes, truncates, messages, transaction metadata.
 
 use super::support::*;
+use crate::config::resolved::Topics;
 use crate::{
     config::resolved::{Format, Values},
     format::{Encoder, key_hash, resolved_defaults},
@@ -324,7 +325,7 @@ fn broken_batches_are_errors_not_panics() {
 
 #[test]
 fn counts_and_plans_over_many_batches() {
-    let mut encoder = Encoder::new("p", "lab", &plain(), &topics()).unwrap();
+    let mut encoder = Encoder::new("p", "lab", &plain(), &Topics::default()).unwrap();
     let mut records = Records::default();
     let mut bytes = 0;
     for i in 0..3000 {

@@ -1,6 +1,7 @@
 //! How long a row takes: `cargo test --release -p seachange format_speed -- --ignored --nocapture`.
 
-use super::support::{NOW, layout, topics};
+use super::support::{NOW, layout};
+use crate::config::resolved::Topics;
 use crate::{
     config::resolved::{Format, Values},
     format::{Encoder, resolved_defaults},
@@ -100,7 +101,7 @@ fn format_speed() {
         ("debezium", resolved_defaults(Values::Debezium)),
         ("debezium with schemas", Format { schemas: true, ..resolved_defaults(Values::Debezium) }),
     ] {
-        let mut encoder = Encoder::new("shop", "shop", &format, &topics()).unwrap();
+        let mut encoder = Encoder::new("shop", "shop", &format, &Topics::default()).unwrap();
         let mut records = Records::default();
         let mut best = f64::MAX;
         for _ in 0..400 {

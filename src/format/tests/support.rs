@@ -10,7 +10,7 @@ use seachange_sdk::{
     Batch, Cell, Change, Column, Decoder, Error, Nested, Op, Param, Result, SourceField, SourceLayout, SourceValue,
     Span, TableId, TableKind, TableSchema, Txn, Type, Value, Visitor,
 };
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, sync::Arc};
 
 /// What a list or map holds.
 #[derive(Clone)]
@@ -238,17 +238,6 @@ impl Rows {
     }
 }
 
-pub fn topics() -> Topics {
-    Topics {
-        name: "{pipeline}.{schema}.{table}".into(),
-        partitions: 1,
-        replication: None,
-        settings: BTreeMap::new(),
-        transaction: "{pipeline}.transaction".into(),
-        message: "{pipeline}.message".into(),
-    }
-}
-
 /// A record read back, as text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Out {
@@ -276,7 +265,7 @@ pub const NOW: Clock = Clock(1_800_000_000_111_222_333);
 
 pub fn encode(format: &Format, batch: &Batch) -> Result<Vec<Out>> {
     let mut records = Records::default();
-    Encoder::new("dbz", "lab", format, &topics())?.encode(batch, NOW, &mut records)?;
+    Encoder::new("dbz", "lab", format, &Topics::default())?.encode(batch, NOW, &mut records)?;
     Ok(read(&records))
 }
 

@@ -13,7 +13,6 @@ use seachange::{
     sink::Records,
 };
 use seachange_sdk::{Batch, Kind, TableKind};
-use std::collections::BTreeMap;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +41,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "statements", run: cells::statements, tokens: cells::STATEMENTS },
     Target { name: "select", run: settings::select, tokens: settings::TOKENS },
 ];
-
-/// Where records go, as a configuration would have it.
-fn topics() -> seachange::config::resolved::Topics {
-    seachange::config::resolved::Topics {
-        name: "{pipeline}.{schema}.{table}".into(),
-        partitions: 1,
-        replication: None,
-        settings: BTreeMap::new(),
-        transaction: "{pipeline}.transaction".into(),
-        message: "{pipeline}.message".into(),
-    }
-}
 
 /// The invariants of a batch, on which encoders rely.
 fn batch_holds(batch: &Batch) {

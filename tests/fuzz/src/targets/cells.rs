@@ -4,8 +4,9 @@
 //! `cells`: a byte that picks the column, then its cell. `documents`: a document behind its length (two bytes, little-endian),
 //! then differences. `gtids`: a byte for what it is, then text or bytes. `statements`: a byte of SQL modes, then the text.
 
-use super::{batch_holds, binlog::collations, encodes, topics};
+use super::{batch_holds, binlog::collations, encodes};
 use bytes::Bytes;
+use seachange::config::resolved::Topics;
 use seachange::{
     config::resolved::{Format, TimeMode, Values, ZeroDates},
     format::{Encoder, key_hash, resolved_defaults},
@@ -175,7 +176,7 @@ struct Kit {
 thread_local! {
     static KIT: RefCell<Kit> = RefCell::new(Kit {
         bound: bound(),
-        encoders: formats().iter().map(|f| Encoder::new("dbz", "lab", f, &topics()).expect("a good template")).collect(),
+        encoders: formats().iter().map(|f| Encoder::new("dbz", "lab", f, &Topics::default()).expect("a good template")).collect(),
         records: Records::default(),
     });
 }
