@@ -298,9 +298,10 @@ mod tests {
         assert_eq!(followed(&l, 4, "a"), (None, Some(40)));
         assert_eq!(followed(&scanned(&["DROP DATABASE d"]), 4, "any"), (None, Some(10)));
         assert_eq!(followed(&scanned(&["DROP DATABASE other"]), 4, "any"), (Some("d.any".into()), None));
-        assert_eq!(
-            followed(&scanned(&["ALTER TABLE p EXCHANGE PARTITION x WITH TABLE q"]), 4, "any"),
-            (None, Some(10))
-        );
+        let exchanged = scanned(&["ALTER TABLE p EXCHANGE PARTITION x WITH TABLE q"]);
+        for table in ["p", "q", "any"] {
+            assert_eq!(followed(&exchanged, 4, table), (Some(format!("d.{table}")), None));
+        }
+        assert_eq!(followed(&scanned(&["DROP TABLE 'what'"]), 4, "any"), (None, Some(10)));
     }
 }

@@ -50,6 +50,8 @@ pub enum Statement {
         changes: Vec<(Named, What)>,
         /// Rows follow in the same transaction (`CREATE TABLE ... SELECT`).
         rows_follow: bool,
+        /// Rows came or went with it that are nowhere in the log: by which clause.
+        unlogged: Option<&'static str>,
     },
     /// A table was emptied.
     Truncate(Named),
@@ -271,8 +273,8 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
     let mut p = Parser { tokens: tokens.peekable() };
     while p.sign('(') {}
     let Some(first) = p.word() else { return Statement::Other };
-    let any = || Statement::Tables { changes: Vec::new(), rows_follow: false };
-    let one = |table, what| Statement::Tables { changes: vec![(table, what)], rows_follow: false };
+    let any = || Statement::Tables { changes: Vec::new(), rows_follow: false, unlogged: None };
+    let one = |table, what| Statement::Tables { changes: vec![(table, what)], rows_follow: false, unlogged: None };
     match first.as_str() {
         "BEGIN" => Statement::Begin,
         "START" if p.is("TRANSACTION") => Statement::Begin,
@@ -314,7 +316,7 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
                 let n = tail.len();
                 let rows_follow = n >= 2 && word(tail.get(n - 2), "START") && word(tail.get(n - 1), "TRANSACTION");
                 let what = What::Created { like: alter::created(&tail), if_missing };
-                return Statement::Tables { changes: vec![(table, what)], rows_follow };
+                return Statement::Tables { changes: vec![(table, what)], rows_follow, unlogged: None };
             }
             while p.any(&["ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]) {}
             if p.is("INDEX") {
@@ -330,16 +332,18 @@ pub fn read(text: &[u8], ansi_quotes: bool, no_backslash_escapes: bool) -> State
             p.if_exists();
             let Some(table) = p.table() else { return any() };
             let tail: Vec<Token> = p.tokens.collect();
-            if outside(&tail).any(|(_, w)| w.eq_ignore_ascii_case("EXCHANGE")) {
-                // EXCHANGE PARTITION p WITH TABLE t: the rows change places, and are nowhere in the log
-                return any();
-            }
             let mut changes = vec![(table.clone(), alter::altered(&tail))];
             // ALTER TABLE a RENAME [TO|AS] b. Inside of parentheses and behind RENAME COLUMN, INDEX, KEY stand other names.
             let renames = outside(&tail).filter(|(_, w)| w.eq_ignore_ascii_case("RENAME"));
             let new = renames.filter_map(|(i, _)| alter::new_name(tail.get(i + 1..)?)).last();
             changes.extend(new.map(|n| (table, What::Renamed(n))));
-            Statement::Tables { changes, rows_follow: false }
+            let unlogged = alter::unlogged(&tail);
+            if unlogged == Some(alter::EXCHANGE) {
+                // The other table keeps its columns as this one does: the server exchanges tables only if they have the same.
+                let Some(other) = alter::exchanged(&tail) else { return any() };
+                changes.push((other, What::Altered(Vec::new())));
+            }
+            Statement::Tables { changes, rows_follow: false, unlogged }
         }
         "DROP" => {
             if p.is("TEMPORARY") {
@@ -385,7 +389,9 @@ fn on(p: &mut Parser<'_>) -> Option<Named> {
 fn list(p: &mut Parser<'_>, renamed: bool) -> Statement {
     let mut changes = Vec::new();
     loop {
-        let Some(table) = p.table() else { return Statement::Tables { changes: Vec::new(), rows_follow: false } };
+        let Some(table) = p.table() else {
+            return Statement::Tables { changes: Vec::new(), rows_follow: false, unlogged: None };
+        };
         let mut what = What::Dropped;
         if renamed {
             // MariaDB: RENAME TABLE a WAIT 5 TO b
@@ -393,12 +399,12 @@ fn list(p: &mut Parser<'_>, renamed: bool) -> Statement {
             p.is("TO");
             match p.table() {
                 Some(t) => what = What::Renamed(t),
-                None => return Statement::Tables { changes: Vec::new(), rows_follow: false },
+                None => return Statement::Tables { changes: Vec::new(), rows_follow: false, unlogged: None },
             }
         }
         changes.push((table, what));
         if !p.sign(',') {
-            return Statement::Tables { changes, rows_follow: false };
+            return Statement::Tables { changes, rows_follow: false, unlogged: None };
         }
     }
 }
@@ -511,8 +517,43 @@ mod tests {
         assert_eq!(tables("DROP INDEX `PRIMARY` ON t"), [".t"]);
         assert_eq!(tables("/*!40000 ALTER TABLE t DISABLE KEYS */"), [".t"]);
         assert_eq!(tables("-- note\n# more\nDROP TABLES t"), [".t"]);
-        assert_eq!(tables("ALTER TABLE p EXCHANGE PARTITION x WITH TABLE t"), Vec::<String>::new());
+        assert_eq!(tables("ALTER TABLE p EXCHANGE PARTITION x WITH TABLE t"), [".p", ".t"]);
+        assert_eq!(
+            tables("ALTER TABLE p EXCHANGE PARTITION `with` WITH TABLE d.`t` WITHOUT VALIDATION"),
+            [".p", "d.t"]
+        );
+        assert_eq!(tables("ALTER TABLE p EXCHANGE PARTITION x WITH"), Vec::<String>::new());
         assert_eq!(tables("DROP TABLE 'what'"), Vec::<String>::new());
+    }
+    #[test]
+    fn rows_that_come_and_go_beside_the_log() {
+        let unlogged = |text: &str| match read(text.as_bytes(), false, false) {
+            Statement::Tables { unlogged, .. } => unlogged,
+            other => panic!("{text}: {other:?}"),
+        };
+        for (text, clause) in [
+            ("ALTER TABLE t EXCHANGE PARTITION x WITH TABLE u", "EXCHANGE PARTITION"),
+            ("ALTER TABLE t /*!50100 DROP PARTITION x, y */", "DROP PARTITION"),
+            ("ALTER TABLE t LOCK=NONE, DROP PARTITION IF EXISTS x", "DROP PARTITION"),
+            ("ALTER TABLE t WAIT 5 TRUNCATE PARTITION ALL", "TRUNCATE PARTITION"),
+            ("ALTER TABLE t convert partition x to table u", "CONVERT PARTITION"),
+            ("ALTER TABLE t CONVERT TABLE u TO PARTITION x VALUES LESS THAN (5)", "CONVERT TABLE"),
+            ("ALTER TABLE t DISCARD TABLESPACE", "DISCARD TABLESPACE"),
+            ("ALTER TABLE t IMPORT PARTITION x TABLESPACE", "IMPORT TABLESPACE"),
+        ] {
+            assert_eq!(unlogged(text), Some(clause), "{text}");
+        }
+        for text in [
+            "ALTER TABLE t DROP x, ADD PARTITION (PARTITION y VALUES LESS THAN (5)), CONVERT TO CHARACTER SET utf8mb4",
+            "ALTER TABLE t REORGANIZE PARTITION x INTO (PARTITION y VALUES LESS THAN (5))",
+            "ALTER TABLE t DROP `partition`, COALESCE PARTITION 1",
+            "ALTER TABLE t ADD `drop` int, ADD c text COMMENT 'DROP PARTITION x'",
+            "ALTER TABLE t REBUILD PARTITION x, DROP COLUMN truncate",
+            "ALTER TABLE t ADD discard int, COMMENT 'x', TABLESPACE s",
+            "ALTER TABLE t REMOVE PARTITIONING",
+        ] {
+            assert_eq!(unlogged(text), None, "{text}");
+        }
     }
     #[test]
     fn quotes_as_the_session_had_them() {

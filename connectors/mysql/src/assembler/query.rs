@@ -10,6 +10,7 @@ use crate::{
     statement::{self, Named, Statement, alter::What},
 };
 use seachange_sdk::{Batch, Error, Kind, Limit, Result};
+use std::collections::BTreeSet;
 
 impl Assembler {
     pub(super) fn query(
@@ -84,7 +85,7 @@ impl Assembler {
                 self.note(&p.id);
                 return self.end(end, batch, limit);
             }
-            Statement::Tables { changes, rows_follow } => {
+            Statement::Tables { changes, rows_follow, unlogged } => {
                 let db = database();
                 // What was delivered before is in the history already, and so is what stands before rows that were.
                 let mut became = Vec::new();
@@ -99,6 +100,9 @@ impl Assembler {
                 }
                 self.changed(&changes, &db);
                 if self.concerns(&changes, &db) {
+                    if let Some(clause) = unlogged.filter(|_| !skip) {
+                        self.warn_of_unlogged(clause, &changes, &db, start);
+                    }
                     self.tell(&text, &db, &became, start, batch);
                 }
                 if rows_follow {
@@ -161,6 +165,24 @@ impl Assembler {
             "SET GLOBAL binlog_format = 'ROW' and let all sessions reconnect; what the statement changed can only be had by a new \
              snapshot: start the pipeline under a new name",
         ))
+    }
+
+    /// Rows of a captured table came or went that are nowhere in the log. Its columns stay, and later changes of it are
+    /// followed: but what Kafka has of the table is no longer what the table has.
+    fn warn_of_unlogged(&self, clause: &str, changes: &[(Named, What)], database: &str, start: u64) {
+        let folding = self.history.folding();
+        let captured: BTreeSet<String> = changes
+            .iter()
+            .map(|(n, _)| folding.named(n, database))
+            .filter(|(database, table)| self.selection.table(database, table))
+            .map(|(database, table)| format!("{database}.{table}"))
+            .collect();
+        tracing::warn!(
+            at = format_args!("{}:{start}", self.file),
+            tables = captured.into_iter().collect::<Vec<_>>().join(", "),
+            fix = "whoever keeps a copy of these tables must correct it by hand, or take a new one: a snapshot under another pipeline name reads them whole",
+            "{clause}: rows of captured tables came or went that are nowhere in the log, so no record tells of them"
+        );
     }
 
     /// Does a statement name a captured table?

@@ -183,6 +183,14 @@ impl<'a> Run<'a> {
         out.extend(self.0.get(from..).map(Run));
         out
     }
+    /// MariaDB's WAIT n, NOWAIT.
+    fn wait(&mut self) {
+        if self.is("WAIT") {
+            self.skip(1);
+        } else {
+            self.is("NOWAIT");
+        }
+    }
     /// Words outside of parentheses.
     fn outside(&self) -> impl Iterator<Item = (usize, &'a str)> {
         super::outside(self.0)
@@ -199,6 +207,38 @@ pub(super) fn new_name(tokens: &[Token]) -> Option<Named> {
         run.sign('=');
     }
     run.table()
+}
+
+/// The clause that exchanges a partition with a table.
+pub(super) const EXCHANGE: &str = "EXCHANGE PARTITION";
+
+/// The clause of ALTER TABLE by which rows come or go that the log does not tell.
+pub(super) fn unlogged(tokens: &[Token]) -> Option<&'static str> {
+    Run(tokens).items().into_iter().find_map(|mut clause| {
+        clause.wait();
+        Some(match (clause.word(0)?.to_ascii_uppercase().as_str(), clause.word(1)?.to_ascii_uppercase().as_str()) {
+            ("EXCHANGE", "PARTITION") => EXCHANGE,
+            ("DROP", "PARTITION") => "DROP PARTITION",
+            ("TRUNCATE", "PARTITION") => "TRUNCATE PARTITION",
+            ("CONVERT", "PARTITION") => "CONVERT PARTITION",
+            ("CONVERT", "TABLE") => "CONVERT TABLE",
+            ("DISCARD", "PARTITION" | "TABLESPACE") => "DISCARD TABLESPACE",
+            ("IMPORT", "PARTITION" | "TABLESPACE") => "IMPORT TABLESPACE",
+            _ => return None,
+        })
+    })
+}
+
+/// The table of EXCHANGE PARTITION x WITH TABLE.
+pub(super) fn exchanged(tokens: &[Token]) -> Option<Named> {
+    Run(tokens).items().into_iter().find_map(|mut clause| {
+        clause.wait();
+        if !(clause.is("EXCHANGE") && clause.is("PARTITION")) {
+            return None;
+        }
+        clause.name()?;
+        if clause.is("WITH") && clause.is("TABLE") { clause.table() } else { None }
+    })
 }
 
 /// What follows a column's name: where it goes, and whether it is the primary key.
@@ -399,6 +439,8 @@ fn clause(mut run: Run<'_>, out: &mut Vec<Clause>) -> Option<()> {
         | "CHECK"
         | "REPAIR"
         | "TRUNCATE"
+        | "DISCARD"
+        | "IMPORT"
         | "NOWAIT" => Some(()),
         _ => None,
     }
@@ -407,18 +449,16 @@ fn clause(mut run: Run<'_>, out: &mut Vec<Clause>) -> Option<()> {
 /// What ALTER TABLE does, from behind the table's name on.
 pub(super) fn altered(tokens: &[Token]) -> What {
     let mut run = Run(tokens);
-    if run.is("WAIT") {
-        run.skip(1);
-    } else {
-        run.is("NOWAIT");
-    }
+    run.wait();
     // The columns that rows are ordered by stand between commas, too, and behind all that matters.
     let order = run.outside().find(|(i, w)| w.eq_ignore_ascii_case("ORDER") && run.at(i + 1, "BY")).map(|(i, _)| i);
     if let Some(order) = order {
         run = Run(run.0.get(..order).unwrap_or(&[]));
     }
     let mut out = Vec::new();
-    match run.items().into_iter().try_for_each(|i| clause(i, &mut out)) {
+    // Nothing follows what is done to partitions but their names, and those stand between commas.
+    let clauses = run.items().into_iter().take_while(|c| c.at(0, "ADD") || c.at(0, "CONVERT") || !c.at(1, "PARTITION"));
+    match clauses.into_iter().try_for_each(|i| clause(i, &mut out)) {
         Some(()) => What::Altered(out),
         None => What::Unknown,
     }
@@ -523,6 +563,10 @@ mod tests {
             "PARTITION BY RANGE (a) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN MAXVALUE)",
             "WAIT 5 AUTO_INCREMENT = 100",
             "ORDER BY a, b",
+            "EXCHANGE PARTITION p WITH TABLE u WITHOUT VALIDATION",
+            "DISCARD TABLESPACE",
+            "IMPORT PARTITION p, q TABLESPACE",
+            "ALGORITHM = COPY, DROP PARTITION p, q",
         ] {
             assert_eq!(clauses(text), [], "{text}");
         }

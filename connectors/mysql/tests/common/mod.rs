@@ -108,7 +108,8 @@ impl Server {
         t.insert("url".into(), self.url.replacen("root:root", "cdc:cdc", 1).into());
         t.insert("tables".into(), toml::Value::Array(tables.iter().map(|s| (*s).into()).collect()));
         t.insert("server_id".into(), toml::Value::Integer(i64::from(id)));
-        t.insert("read_timeout".into(), "20s".into());
+        // The server notices a lost connection when it next writes to it, which is then every five seconds.
+        t.insert("read_timeout".into(), "15s".into());
         let which = match self.flavor {
             Flavor::MySql => &seachange_mysql::MYSQL,
             Flavor::MariaDb => &seachange_mysql::MARIADB,
