@@ -4,36 +4,15 @@
 use crate::{
     cascade,
     catalog::{self, Server, TableName},
-    config::{Config, SslMode},
+    config::Config,
     conn::Link,
     flavor::Flavor,
     open, sql,
 };
 use mysql_async::{Conn, prelude::Queryable};
-use seachange_sdk::{Check, Error, Outcome};
+use seachange_database::{Report, SslMode};
+use seachange_sdk::Check;
 use std::sync::Arc;
-
-/// Collects outcomes.
-#[derive(Default)]
-struct Report(Vec<Check>);
-
-impl Report {
-    fn add(&mut self, name: impl Into<String>, outcome: Outcome) {
-        self.0.push(Check { name: name.into(), outcome });
-    }
-    fn pass(&mut self, name: impl Into<String>, found: impl Into<String>) {
-        self.add(name, Outcome::Pass(found.into()));
-    }
-    fn warn(&mut self, name: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(name, Outcome::Warn(what.into(), fix.into()));
-    }
-    fn fail(&mut self, name: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(name, Outcome::Fail(what.into(), fix.into()));
-    }
-    fn error(&mut self, name: impl Into<String>, e: &Error) {
-        self.fail(name, e.to_string(), e.remedy().unwrap_or("see the message").to_owned());
-    }
-}
 
 /// Runs every check.
 pub async fn check(flavor: Flavor, config: &Arc<Config>) -> Vec<Check> {

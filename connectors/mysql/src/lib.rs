@@ -38,7 +38,6 @@ pub mod sql;
 pub mod statement;
 pub mod table_map;
 pub mod temporal;
-pub mod tls;
 pub mod wire;
 
 pub mod snapshot;

@@ -1,10 +1,8 @@
 //! SQL sessions: how they are opened, and names and values in statements.
 
-use crate::{
-    config::{Config, SslMode},
-    errors,
-};
+use crate::{config::Config, errors};
 use mysql_async::{ClientIdentity, Conn, OptsBuilder, SslOpts, prelude::Queryable};
+use seachange_database::SslMode;
 use seachange_sdk::{Result, Side};
 use std::sync::Arc;
 

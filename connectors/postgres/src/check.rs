@@ -2,37 +2,16 @@
 //! mends it. Changes nothing.
 
 use crate::{
-    config::{Config, SslMode},
+    config::Config,
     conn::{CLEAR_TEXT, Replication},
     errors,
     slot::{self, Candidate, Publication, Slot},
     sql::{Connector, ident, literal, table},
 };
-use seachange_sdk::{Check, Error, Outcome, Result};
+use seachange_database::{Report, SslMode};
+use seachange_sdk::{Check, Result};
 use std::sync::Arc;
 use tokio_postgres::Client;
-
-/// Collects outcomes.
-#[derive(Default)]
-struct Report(Vec<Check>);
-
-impl Report {
-    fn add(&mut self, name: impl Into<String>, outcome: Outcome) {
-        self.0.push(Check { name: name.into(), outcome });
-    }
-    fn pass(&mut self, name: impl Into<String>, found: impl Into<String>) {
-        self.add(name, Outcome::Pass(found.into()));
-    }
-    fn warn(&mut self, name: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(name, Outcome::Warn(what.into(), fix.into()));
-    }
-    fn fail(&mut self, name: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(name, Outcome::Fail(what.into(), fix.into()));
-    }
-    fn error(&mut self, name: impl Into<String>, e: &Error) {
-        self.fail(name, e.to_string(), e.remedy().unwrap_or("see the message").to_owned());
-    }
-}
 
 /// What the server says about itself and the account.
 struct Facts {

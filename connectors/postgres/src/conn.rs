@@ -19,11 +19,10 @@
 //! makes the limit last, is agreed upon then.
 
 use crate::{
-    config::SslMode,
+    binding,
     errors::{self, ServerError},
     position::Lsn,
     sql::{self, Connector},
-    tls,
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
@@ -35,6 +34,7 @@ use postgres_protocol::{
     },
 };
 use rustls::pki_types::ServerName;
+use seachange_database::{Io, SslMode};
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
@@ -49,7 +49,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpSocket, TcpStream, UnixStream},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 
 /// Part of the error with which a password is not sent in clear text over a network.
 pub const CLEAR_TEXT: &str = "the server asks for the password in clear text on an unencrypted connection";
@@ -196,49 +196,6 @@ impl AsyncWrite for Socket {
     }
 }
 
-enum Io {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
-}
-
-impl Io {
-    fn socket(&mut self) -> &mut Socket {
-        match self {
-            Io::Plain(s) => s,
-            Io::Tls(t) => t.get_mut().0,
-        }
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Plain(s) => Pin::new(s).poll_read(cx, buf),
-            Io::Tls(s) => Pin::new(s).poll_read(cx, buf),
-        }
-    }
-}
-impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Io::Plain(s) => Pin::new(s).poll_write(cx, buf),
-            Io::Tls(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Plain(s) => Pin::new(s).poll_flush(cx),
-            Io::Tls(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Plain(s) => Pin::new(s).poll_shutdown(cx),
-            Io::Tls(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
-}
-
 /// One row of a simple query: text or NULL.
 pub type TextRow = Vec<Option<String>>;
 
@@ -253,7 +210,7 @@ pub struct Front {
 
 /// The replication connection.
 pub struct Replication {
-    io: Io,
+    io: Io<Socket>,
     buf: BytesMut,
     out: BytesMut,
     unflushed: bool,
@@ -317,8 +274,12 @@ impl Replication {
                     })?;
                     let Io::Plain(socket) = io else { return Err(Error::bug("TLS inside TLS")) };
                     let stream = TlsConnector::from(config.clone()).connect(name, socket).await.map_err(fail)?;
-                    binding =
-                        stream.get_ref().1.peer_certificates().and_then(|l| l.first()).and_then(|c| tls::end_point(c));
+                    binding = stream
+                        .get_ref()
+                        .1
+                        .peer_certificates()
+                        .and_then(|l| l.first())
+                        .and_then(|c| binding::end_point(c));
                     io = Io::Tls(Box::new(stream));
                 }
                 b'N' if c.sslmode == SslMode::Prefer => {}
@@ -383,7 +344,7 @@ impl Replication {
                 Message::AuthenticationOk => break,
                 Message::AuthenticationCleartextPassword => {
                     let secret = password()?;
-                    if matches!(self.io, Io::Plain(_)) && !c.is_local() {
+                    if !self.io.encrypted() && !c.is_local() {
                         return Err(Error::new(
                             Kind::Auth,
                             Side::Source,
@@ -472,7 +433,7 @@ impl Replication {
 
     /// Is the connection encrypted?
     pub fn encrypted(&self) -> bool {
-        matches!(self.io, Io::Tls(_))
+        self.io.encrypted()
     }
 
     /// The next message outside CopyBoth. An error the server reports becomes the pipeline's.

@@ -3,7 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`config`] | `[pipeline.NAME.source]`, typed |
-//! | [`tls`], [`sql`], [`conn`] | TLS, SQL sessions, the replication connection |
+//! | [`sql`], [`conn`], [`binding`] | SQL sessions, the replication connection, its log-in's tie to TLS |
 //! | [`pgoutput`], [`assembler`], [`source`] | messages, transactions, the stream |
 //! | [`slot`], [`position`] | publication and slot, places in the log |
 //! | [`catalog`], [`decode`] | table schemas, values |
@@ -11,6 +11,7 @@
 //! | [`check`], [`init`], [`errors`] | what the operator sees |
 
 pub mod assembler;
+pub mod binding;
 pub mod catalog;
 pub mod check;
 pub mod config;
@@ -25,7 +26,6 @@ pub mod slot;
 pub mod snapshot;
 pub mod source;
 pub mod sql;
-pub mod tls;
 
 mod open;
 
@@ -47,7 +47,7 @@ impl Connector for Postgres {
         "postgres"
     }
     fn schemes(&self) -> &'static [&'static str] {
-        &["postgres", "postgresql"]
+        config::DIALECT.schemes
     }
     fn configure(
         &self,

@@ -4,11 +4,9 @@
 //! bytes in stream and snapshot. `search_path = pg_catalog` makes `regclass` and its kin print with their schema, and
 //! means that a query finds objects of the catalog only, never a namesake somebody made.
 
-use crate::{
-    config::{Config, SslMode},
-    errors, tls,
-};
+use crate::{config::Config, errors};
 use rustls::ClientConfig;
+use seachange_database::{SslMode, tls};
 use seachange_sdk::{Error, Kind, Result};
 use std::{sync::Arc, time::Duration};
 use tokio_postgres::{Client, NoTls, config};

@@ -1,6 +1,6 @@
 //! TLS to the server: what each `sslmode` verifies.
 
-use crate::config::{Config, SslMode};
+use crate::settings::{Settings, SslMode};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -18,16 +18,16 @@ fn fault(what: String, fix: &str) -> Error {
 }
 
 /// The client configuration for a source; `None` with `sslmode = "disable"`.
-pub fn client_config(config: &Config) -> Result<Option<Arc<ClientConfig>>> {
-    if config.sslmode == SslMode::Disable {
+pub fn client_config(settings: &Settings) -> Result<Option<Arc<ClientConfig>>> {
+    if settings.sslmode == SslMode::Disable {
         return Ok(None);
     }
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::bug("TLS versions").cause(e))?;
-    // `require` with a CA of one's own means that the CA is to be checked.
-    let verify = match (config.sslmode, &config.tls.root) {
+    // As in libpq, `require` with a CA of one's own means that the CA is to be checked.
+    let verify = match (settings.sslmode, &settings.tls.root) {
         (SslMode::VerifyFull, _) => Verify::Full,
         (SslMode::VerifyCa, _) | (SslMode::Require, Some(_)) => Verify::Ca,
         _ => Verify::Nothing,
@@ -35,14 +35,14 @@ pub fn client_config(config: &Config) -> Result<Option<Arc<ClientConfig>>> {
     let builder = match verify {
         Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
         Verify::Ca => {
-            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(config)?), provider)
+            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(settings)?), provider)
                 .build()
                 .map_err(|e| fault(format!("CA certificates: {e}"), "check ssl_root_cert"))?;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(inner)))
         }
-        Verify::Full => builder.with_root_certificates(roots(config)?),
+        Verify::Full => builder.with_root_certificates(roots(settings)?),
     };
-    let client = match (&config.tls.cert, &config.tls.key) {
+    let client = match (&settings.tls.cert, &settings.tls.key) {
         (Some(cert), Some(key)) => {
             let chain = certificates(cert, "ssl_cert")?;
             let key = PrivateKeyDer::from_pem_file(key)
@@ -74,9 +74,9 @@ fn certificates(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>> 
     Ok(list)
 }
 
-fn roots(config: &Config) -> Result<RootCertStore> {
+fn roots(settings: &Settings) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
-    match &config.tls.root {
+    match &settings.tls.root {
         Some(path) => {
             for cert in certificates(path, "ssl_root_cert")? {
                 store.add(cert).map_err(|e| {
