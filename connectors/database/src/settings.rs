@@ -1,4 +1,6 @@
-//! What every source of type database has in its settings, typed: server, account, what is captured, TLS, timeouts.
+//! What the settings of every source have, typed: server, account, what is captured, TLS, timeouts.
+//!
+//! A thing can be said by a key or in the URL. Said twice and differently it is a fault, so there is no precedence to know.
 
 use crate::{
     keys::{Keys, suggestion},
@@ -128,7 +130,7 @@ impl Settings {
     }
 }
 
-/// Reads a source's table: first what else stands in the URL, then [`Reader::settings`], then its own keys.
+/// Reads a source's table: its URL, what every source has ([`Reader::settings`]), and its own keys.
 #[derive(Debug)]
 pub struct Reader<'a> {
     /// The table's keys.
@@ -175,7 +177,6 @@ impl<'a> Reader<'a> {
     pub fn either(&mut self, key: &str, param: &str) -> Option<String> {
         let own = self.keys.filled(key);
         let theirs = self.param(param);
-        // The same thing said twice, differently, is a contradiction and not a precedence to be learned.
         if let (Some(a), Some(b)) = (&own, &theirs)
             && a != b
         {
@@ -294,5 +295,87 @@ impl<'a> Reader<'a> {
         let like = format!("{}.table.column", self.dialect.space);
         let columns = k.list_in("columns", "exclude", &like).unwrap_or_default();
         Selection::parse(k.path, &tables.unwrap_or_default(), &exclude, &columns, &mut k.faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seachange_sdk::Fault;
+
+    static DIALECT: Dialect = Dialect {
+        schemes: &["db"],
+        port: 77,
+        keys: &["url", "password", "tables", "exclude", "columns", "sslmode", "ssl_cert", "read_timeout"],
+        params: &["sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "host"],
+        password: "DB_PASSWORD",
+        password_file: "/run/secrets/db",
+        space: "schema",
+        example: "public",
+        tables: "tables = [\"public.*\"]",
+    };
+    fn read(text: &str) -> Result<Settings, Vec<Fault>> {
+        let table = text.parse().unwrap();
+        let mut reader = Reader::new(&DIALECT, "source", &table);
+        let settings = reader.settings("shop");
+        reader.keys.end(settings)
+    }
+    fn paths(text: &str) -> Vec<String> {
+        read(text).unwrap_err().into_iter().map(|f| f.path.replace("source.", "")).collect()
+    }
+
+    #[test]
+    fn the_shortest_one_that_works() {
+        let s = read("url = 'db://cdc@[::1]'\ntables = ['a.*']").unwrap();
+        assert_eq!((s.to_string().as_str(), s.sslmode), ("cdc@[::1]:77/", SslMode::Prefer));
+        assert_eq!((s.connect_timeout.as_secs(), s.read_timeout.as_secs()), (10, 60));
+        assert!(s.is_local() && !s.is_unix());
+    }
+    #[test]
+    fn parameters_of_the_url() {
+        let s =
+            read("url = 'db://c@h/d?sslmode=verify-ca&sslrootcert=r&connect_timeout=7&host=%2Frun'\ntables = ['a.b']");
+        let s = s.unwrap();
+        assert_eq!((s.sslmode, s.tls.root, s.connect_timeout.as_secs()), (SslMode::VerifyCa, Some("r".into()), 7));
+        assert_eq!(s.host, "/run");
+        for bad in ["connect_timeout=x", "connect_timeout=0", "port=1", "sslmode=prefer&sslmode=require"] {
+            assert_eq!(paths(&format!("url = 'db://c@h/d?{bad}'\ntables = ['a.b']")), ["url"], "{bad}");
+        }
+    }
+    #[test]
+    fn everything_wrong_at_once() {
+        let got = paths(
+            "urll = 'x'\ntables = 'public.*'\nread_timeout = '10'\nsslmode = 'on'\nssl_cert = 'a'\nexclude = [1, 'a.b.c']\n\
+             columns.excludes = []\npassword = 1",
+        );
+        let want = [
+            "urll",
+            "url",
+            "sslmode",
+            "ssl_cert",
+            "read_timeout",
+            "password",
+            "tables",
+            "exclude[0]",
+            "columns.excludes",
+        ];
+        for want in want {
+            assert!(got.iter().any(|g| g == want), "{want} is not in {got:?}");
+        }
+        let [f] = &read("url = 'db://h'\ntables = ['a.b']").unwrap_err()[..] else { panic!("one fault") };
+        assert_eq!(f.to_string(), "source.url: names no user; write db://user@host:77/database");
+    }
+    #[test]
+    fn contradictions() {
+        assert_eq!(paths("url = 'db://c@h/d?sslmode=require'\nsslmode = 'disable'\ntables = ['a.b']"), ["sslmode"]);
+        assert_eq!(paths("url = 'db://c:x@h/d'\npassword = 'y'\ntables = ['a.b']"), ["password"]);
+        assert_eq!(paths("url = 'db://c@h/d'\ntables = []"), ["tables"]);
+    }
+    #[test]
+    fn no_fault_quotes_a_password() {
+        let f = read("url = 'bd://c:hunter2@h/d'\npassword = 'hunter2'\ntables = ['x']").unwrap_err();
+        assert!(!format!("{f:?}").contains("hunter2"));
+        let s = read("url = 'db://c:hunter2@h/d'\ntables = ['a.x']").unwrap();
+        assert!(!format!("{s:?} {s}").contains("hunter2"));
     }
 }
