@@ -1,6 +1,4 @@
 //! What the settings of every source have, typed: server, account, what is captured, TLS, timeouts.
-//!
-//! A thing can be said by a key or in the URL. Said twice and differently it is a fault, so there is no precedence to know.
 
 use crate::{
     keys::{Keys, suggestion},
@@ -64,7 +62,7 @@ pub struct Dialect {
     pub params: &'static [&'static str],
     /// The environment variable in which a password is likely to be.
     pub password: &'static str,
-    /// The file in which it else is.
+    /// The file in which it may be instead.
     pub password_file: &'static str,
     /// What a table is in: `schema`, `database`.
     pub space: &'static str,
@@ -177,6 +175,7 @@ impl<'a> Reader<'a> {
     pub fn either(&mut self, key: &str, param: &str) -> Option<String> {
         let own = self.keys.filled(key);
         let theirs = self.param(param);
+        // The same thing said twice, differently, is a contradiction and not a precedence to be learned.
         if let (Some(a), Some(b)) = (&own, &theirs)
             && a != b
         {
