@@ -14,7 +14,7 @@
 use super::{
     merge::{Merge, Verdict},
     progress::{Job, Progress},
-    snapshot::{Ask, Begun, Placed},
+    snapshot::{Ask, Begun, Placed, Preamble},
     writer::{Committed, Work},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     status::{Entry as Status, Phase},
 };
 use seachange_sdk::{
-    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Result, Source, TableFound, TableId, TableKind,
+    Batch, Chunk, ChunkReader, Cut, Error, Fence, Limit, Range, Result, Source, TableFound, TableId, TableKind,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -56,6 +56,14 @@ struct Waiting {
     reply: oneshot::Sender<Placed>,
 }
 
+/// A keyed table that is to be read once what is told before it has been placed.
+struct Planned {
+    table: TableId,
+    ranges: Vec<Range>,
+    preamble: Preamble,
+    reply: oneshot::Sender<Option<Vec<Job>>>,
+}
+
 /// The reader's end of a pipeline.
 pub struct Reader {
     source: Box<dyn Source>,
@@ -70,6 +78,9 @@ pub struct Reader {
     /// State that goes with the next work.
     entries: Entries,
     waiting: Vec<Waiting>,
+    planned: Option<Planned>,
+    /// Statements streamed.
+    statements: u64,
     /// Tables without key that were read whole: changes that this fence sees are already told.
     told: HashMap<TableId, Fence>,
     told_before: HashMap<String, Fence>,
@@ -144,6 +155,8 @@ impl Reader {
             current: None,
             entries: vec![],
             waiting: vec![],
+            planned: None,
+            statements: 0,
             told: HashMap::new(),
             told_before,
             looks,
@@ -183,7 +196,7 @@ impl Reader {
             }
             let wants = self.current.is_none();
             let batch = if self.standing { None } else { self.current.as_mut() };
-            let waits = !self.waiting.is_empty() || !self.told.is_empty();
+            let waits = !self.waiting.is_empty() || self.planned.is_some() || !self.told.is_empty();
             tokio::select! {
                 biased;
                 changed = shutdown.changed() => if changed.is_err() { return Ok(End::Shutdown) },
@@ -251,6 +264,7 @@ impl Reader {
             }
             if self.looks {
                 self.expect_tables(&batch);
+                self.statements += batch.tables.iter().filter(|t| t.kind == TableKind::Statement).count() as u64;
             }
             if !self.merge.is_idle() {
                 let source = &*self.source;
@@ -312,6 +326,18 @@ impl Reader {
     async fn settle_chunks(&mut self) -> Result<()> {
         if !self.between() {
             return Ok(());
+        }
+        if let Some(planned) = self.planned.take() {
+            if self.source.passed(&planned.preamble.chunk.fence)? {
+                let Planned { table, ranges, preamble, reply } = planned;
+                if preamble.statements.is_none_or(|n| n == self.statements) {
+                    self.plan(&table, ranges, Some(preamble), reply).await?;
+                } else {
+                    let _gone = reply.send(None);
+                }
+            } else {
+                self.planned = Some(planned);
+            }
         }
         let mut i = 0;
         while i < self.waiting.len() {
@@ -425,11 +451,17 @@ impl Reader {
                 let begun = self.begin(found, first)?;
                 let _gone = reply.send(begun);
             }
-            Ask::Plan { table, ranges, reply } => {
-                let entries = self.progress.plan(&table, ranges)?;
-                self.entries.extend(entries);
-                let _gone = reply.send(self.progress.jobs(&table));
-                self.report();
+            Ask::Plan { table, ranges, preamble: None, reply } => self.plan(&table, ranges, None, reply).await?,
+            // Tables are planned one after another: there is never a second one.
+            Ask::Plan { table, ranges, preamble: Some(preamble), reply } => {
+                self.planned = Some(Planned { table, ranges, preamble, reply });
+                self.source.hasten();
+            }
+            Ask::Statements(reply) => {
+                let _gone = reply.send(self.statements);
+            }
+            Ask::Preamble(Preamble { chunk, permit, .. }) => {
+                self.send(Work::Chunk { batch: chunk.batch, entries: vec![], hold: true, permit }).await?;
             }
             Ask::Chunk { chunk, job, reread, reader, permit, reply } => {
                 self.waiting.push(Waiting { chunk, job, reread, reader, permit, reply });
@@ -456,6 +488,26 @@ impl Reader {
             Ask::Read => self.report(),
             Ask::Finished => self.finished = true,
         }
+        Ok(())
+    }
+
+    /// A keyed table is read from now on. What is told before it goes with the ranges: whoever finds them stored does not tell
+    /// it again.
+    async fn plan(
+        &mut self,
+        table: &TableId,
+        ranges: Vec<Range>,
+        preamble: Option<Preamble>,
+        reply: oneshot::Sender<Option<Vec<Job>>>,
+    ) -> Result<()> {
+        let entries = self.progress.plan(table, ranges)?;
+        self.entries.extend(entries);
+        if let Some(Preamble { chunk, permit, .. }) = preamble {
+            let entries = std::mem::take(&mut self.entries);
+            self.send(Work::Chunk { batch: chunk.batch, entries, hold: false, permit }).await?;
+        }
+        let _gone = reply.send(Some(self.progress.jobs(table)));
+        self.report();
         Ok(())
     }
 

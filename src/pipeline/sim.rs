@@ -205,6 +205,30 @@ impl Snapshotter for ModelSnapshotter {
         let key = |k: u64| Some(Bytes::from(k.to_be_bytes().to_vec()));
         Ok(vec![Range { after: None, upto: key(2) }, Range { after: key(2), upto: None }])
     }
+    async fn preamble(&self, table: &TableId) -> Result<Option<Chunk>> {
+        if self.0.fault(4) {
+            return Err(broken("the preamble's connection broke"));
+        }
+        let db = self.0.db();
+        let mut batch = Batch { txns: vec![txn(0)], ..Batch::default() };
+        let statement = TableSchema {
+            id: table.clone(),
+            kind: TableKind::Statement,
+            version: 1,
+            columns: vec![self.0.table.columns[0].clone(); 3],
+            key: vec![],
+            layout: self.0.table.layout.clone(),
+        };
+        batch.tables.push(Arc::new(statement));
+        // Database, statement, tables: all that is told of it is how long the log was.
+        let mut text = vec![];
+        push(&mut batch, &mut text, Op::Read, db.log.len() as u64, 0, false, 0);
+        let after = Span { start: 0, len: 3 };
+        batch.cells = vec![batch.cells[0]; 3];
+        batch.changes[0].after = after;
+        batch.chunks.push(text.into());
+        Ok(Some(Chunk { batch, fence: fence(&db), last: None }))
+    }
     async fn reader(&self) -> Result<Box<dyn ChunkReader>> {
         Ok(Box::new(ModelReader(self.0.clone())))
     }
@@ -312,6 +336,10 @@ impl Sink for ModelSink {
         for record in &records.items {
             let Some(value) = &record.value else { continue };
             let value: serde_json::Value = serde_json::from_slice(records.bytes(value)).expect("JSON");
+            if let Some(ddl) = value["ddl"].as_str() {
+                self.open.push((ddl.parse().expect("the log's length"), None, 's'));
+                continue;
+            }
             let row = if value["after"].is_null() { &value["before"] } else { &value["after"] };
             let number = |v: &serde_json::Value| v.as_str().expect("text").parse::<u64>().expect("number");
             let version = (!value["after"].is_null()).then(|| number(&row["version"]));
@@ -382,13 +410,23 @@ fn judge(world: &World, seed: u64) -> std::result::Result<(), String> {
             });
         }
     }
-    let got: Vec<_> = broker.told.iter().filter(|t| t.2 != 'r').copied().collect();
+    let got: Vec<_> = broker.told.iter().filter(|t| !matches!(t.2, 'r' | 's')).copied().collect();
+    let preambles: Vec<_> = broker.told.iter().enumerate().filter(|(_, t)| t.2 == 's').collect();
+    assert!(preambles.len() <= 1, "seed {seed}: {} preambles", preambles.len());
+    let read = broker.told.iter().position(|t| t.2 == 'r');
+    let placed = preambles.first().map(|(at, t)| (*at, t.0));
+    assert!(read.is_none_or(|r| placed.is_some_and(|(p, _)| p < r)), "seed {seed}: a row was read before the preamble");
+    if let Some((at, log)) = placed {
+        let shown: usize = db.log[world.start..log as usize].iter().map(|t| t.writes.len()).sum();
+        let told = broker.told[..at].iter().filter(|t| t.2 != 'r').count();
+        assert!(told >= shown, "seed {seed}: the preamble shows {shown} changes and came after {told}");
+    }
     if got.len() < want.len() {
         return Err(format!("seed {seed}: {} of {} changes", got.len(), want.len()));
     }
     assert_eq!(got, want, "seed {seed}: the streamed changes, once and in order");
     let mut state: BTreeMap<u64, Option<u64>> = BTreeMap::new();
-    for (key, version, op) in &broker.told {
+    for (key, version, op) in broker.told.iter().filter(|t| t.2 != 's') {
         if *op == 'r'
             && let Some(known) = state.get(key)
         {

@@ -15,6 +15,10 @@ use seachange_sdk::{Chunk, ChunkReader, ChunkRequest, Error, Fence, Range, Resul
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+/// So often a table's preamble is read if statements are streamed meanwhile: a database whose tables are altered all the time
+/// must not keep a snapshot from beginning.
+const PREAMBLES: usize = 5;
+
 /// What the snapshot asks of the reader.
 pub enum Ask {
     /// Which of these tables have to be read? Remember the streamed keys of those from now on.
@@ -32,9 +36,13 @@ pub enum Ask {
         table: TableId,
         /// Its ranges.
         ranges: Vec<Range>,
-        /// The jobs.
-        reply: oneshot::Sender<Vec<Job>>,
+        /// What is told before its first row, in one transaction with the ranges: so once.
+        preamble: Option<Preamble>,
+        /// The jobs, when that has been placed; `None`: it is to be read again, for statements were streamed meanwhile.
+        reply: oneshot::Sender<Option<Vec<Job>>>,
     },
+    /// How many statements that change tables have been streamed so far?
+    Statements(oneshot::Sender<u64>),
     /// A chunk: place it after what its snapshot saw, filtered.
     Chunk {
         /// The rows.
@@ -53,6 +61,8 @@ pub enum Ask {
     /// Stop the stream at the next end of a transaction; answered when it stands. It stands from the start until the first
     /// [`Ask::Begin`] has been answered, and on if there are tables without key to be read.
     Pause(oneshot::Sender<()>),
+    /// What is told before the first piece of a table without key, in one transaction with all of it.
+    Preamble(Preamble),
     /// A piece of a table without key, while the stream stands.
     Whole {
         /// The table.
@@ -70,6 +80,16 @@ pub enum Ask {
     Read,
     /// Everything that was found has been read, and there will be no other look.
     Finished,
+}
+
+/// See [`Snapshotter::preamble`].
+pub struct Preamble {
+    /// What is told.
+    pub chunk: Chunk,
+    /// Bounds the chunks under way.
+    pub permit: OwnedSemaphorePermit,
+    /// The answer to [`Ask::Statements`] before it was read; `None`: it is placed whatever was streamed meanwhile.
+    pub statements: Option<u64>,
 }
 
 /// Answer to [`Ask::Begin`].
@@ -167,15 +187,36 @@ impl Reading {
                 1
             };
             let ranges = self.snapshotter.split(&table.id, parts).await?;
-            let (reply, answer) = oneshot::channel();
-            self.send(Ask::Plan { table: table.id, ranges, reply }).await?;
-            jobs.extend(answer.await.map_err(|_| gone())?);
+            let planned = async |exact: bool| {
+                let preamble = self.preamble(&table.id, exact).await?;
+                let (reply, answer) = oneshot::channel();
+                self.send(Ask::Plan { table: table.id.clone(), ranges: ranges.clone(), preamble, reply }).await?;
+                answer.await.map_err(|_| gone())
+            };
+            let mut looks = 0;
+            let found = loop {
+                looks += 1;
+                if let Some(found) = planned(looks < PREAMBLES).await? {
+                    break found;
+                }
+            };
+            jobs.extend(found);
         }
         let workers = self.options.parallel.min(jobs.len());
         let jobs = Arc::new(Mutex::new(jobs));
         let work = |_| self.work(jobs.clone());
         futures_util::future::try_join_all((0..workers).map(work)).await?;
         self.send(Ask::Read).await
+    }
+
+    /// `exact`: it is not placed behind a statement that it does not show.
+    async fn preamble(&self, table: &TableId, exact: bool) -> Result<Option<Preamble>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Ask::Statements(reply)).await?;
+        let streamed = answer.await.map_err(|_| gone())?;
+        let Some(chunk) = self.snapshotter.preamble(table).await? else { return Ok(None) };
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| gone())?;
+        Ok(Some(Preamble { chunk, permit, statements: exact.then_some(streamed) }))
     }
 
     /// One worker: takes ranges until none is left.
@@ -221,6 +262,9 @@ impl Reading {
     /// Reads a table without key while the stream stands.
     async fn read_whole(&self, table: &TableFound) -> Result<()> {
         let mut reader = self.snapshotter.reader().await?;
+        if let Some(preamble) = self.preamble(&table.id, false).await? {
+            self.send(Ask::Preamble(preamble)).await?;
+        }
         let request = ChunkRequest {
             table: table.id.clone(),
             range: Range::default(),

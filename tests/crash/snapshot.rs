@@ -2,7 +2,7 @@
 
 use crate::rig::{LONG, Random, Rig, on_each};
 use seachange_testkit::{
-    Daemon, Kafka, Source, Which, servers,
+    Daemon, Kafka, Record, Source, Which, servers,
     topic::{self, Isolation},
 };
 use std::time::Duration;
@@ -30,6 +30,11 @@ async fn end(rig: &Rig, daemon: &mut Daemon, kills: u64) {
     let all = topic::read_as(&rig.bootstrap, &rig.topic, Isolation::Uncommitted).await;
     let written = all.iter().filter(|r| r.value.is_some() && r.op() == "r").count() as u64;
     println!("{}: {kills} kills, {read} rows read, {streamed} changes, {} rows in vain", rig.pipeline, written - read);
+    if rig.db.which.kind() != "postgres" {
+        let statements = topic::read(&rig.bootstrap, &rig.pipeline).await;
+        let told = |r: &&Record| r.value_json()["tableChanges"][0]["type"] == "CREATE";
+        assert_eq!(statements.iter().filter(told).count(), 1, "the table's statement, once, after {kills} kills");
+    }
     assert!(read > 4 * CHUNK, "{read} rows are no snapshot: the stream told nearly all");
     // Chunks that were done are not read again: what a kill costs is what was under way, two workers' chunks and what
     // was queued for one commit.

@@ -8,6 +8,7 @@
 //! - [`places`]: topics, partitions, sinks, several pipelines.
 //! - [`secured`]: a broker that lets in only by TLS, password and grants.
 //! - [`mysql_stream`]: what a log of MySQL and MariaDB can carry, and where reading meets it.
+//! - [`mysql_schema`]: what a snapshot of them tells of tables before their rows.
 //! - [`limits`]: large transactions, large rows, servers that hang.
 //!
 //! Servers come from `scripts/test`. Nothing here sleeps for luck: a test waits for a record that comes last.
@@ -17,6 +18,7 @@ mod golden;
 mod limits;
 mod mysql;
 mod mysql_same_bytes;
+mod mysql_schema;
 mod mysql_stream;
 mod mysql_types;
 mod places;

@@ -9,7 +9,7 @@
 //! - Whatever may be a change of a captured table and cannot be read is an error. Only what is known to be harmless, or is
 //!   marked as ignorable by the server, is passed over.
 
-mod ddl;
+pub(crate) mod ddl;
 mod query;
 mod rows;
 mod xa;

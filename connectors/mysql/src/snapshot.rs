@@ -14,6 +14,7 @@
 //! whoever was writing to it has been waited for, and is in both.
 
 pub mod cells;
+mod preamble;
 pub mod reader;
 
 use crate::{
@@ -29,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
 use reader::Reader;
-use seachange_sdk::{ChunkReader, Error, Kind, Range, Result, Snapshotter, TableFound, TableId};
+use seachange_sdk::{Chunk, ChunkReader, Error, Kind, Range, Result, Snapshotter, TableFound, TableId};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -143,6 +144,11 @@ impl Snapshotter for MySqlSnapshotter {
         }
         ranges.push(Range { after, upto: None });
         Ok(ranges)
+    }
+
+    async fn preamble(&self, id: &TableId) -> Result<Option<Chunk>> {
+        let conn = self.shared.connector.connect().await?;
+        preamble::read(conn, &self.shared, id).await.map(Some)
     }
 
     async fn reader(&self) -> Result<Box<dyn ChunkReader>> {

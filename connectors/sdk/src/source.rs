@@ -105,7 +105,8 @@ pub struct ChunkRequest {
 /// Rows of one table, read under one visibility snapshot.
 #[derive(Debug)]
 pub struct Chunk {
-    /// The rows: every change is an [`crate::Op::Read`] of one table; one transaction entry; the cut stays `Open`.
+    /// The rows: every change is an [`crate::Op::Read`] of one table; one transaction entry; the cut stays `Open`. Of a
+    /// [`Snapshotter::preamble`]: the same, of a [`crate::TableKind::Statement`].
     pub batch: Batch,
     /// What they were read under.
     pub fence: Fence,
@@ -137,6 +138,11 @@ pub trait Snapshotter: Send + Sync {
     async fn settle(&self) -> Result<()>;
     /// Splits a keyed table into at most `parts` ranges of about equal size, in key order, covering all keys.
     async fn split(&self, table: &TableId, parts: usize) -> Result<Vec<Range>>;
+    /// What is told of a table before its first row, once, when its reading begins: the statement that makes it. The fence is
+    /// behind every statement in the log that it already shows, and before every one that it does not.
+    async fn preamble(&self, _table: &TableId) -> Result<Option<Chunk>> {
+        Ok(None)
+    }
     /// Opens a connection.
     async fn reader(&self) -> Result<Box<dyn ChunkReader>>;
     /// For a person: an encoded key.

@@ -5,19 +5,22 @@
 
 use super::Assembler;
 use crate::{charset::Charset, columns::CatalogTable, decode, history::Name, jsonb, statement::Text};
-use seachange_sdk::{Batch, Cell, Change, Column, Decoder, Op, Param, Span, TableId, TableKind, TableSchema, Type};
+use seachange_sdk::{
+    Batch, Cell, Change, Column, Decoder, Op, Param, SourceLayout, Span, TableId, TableKind, TableSchema, Type,
+};
 use std::{fmt::Write, sync::Arc};
 
 /// Stands in the place of a schema, so that a statement about a table is not taken for a change of it.
 const SCHEMA: &str = "schema-changes";
 
 /// What became of one captured table.
-pub(super) struct Became {
-    pub(super) name: Name,
+pub(crate) struct Became {
+    /// Its name.
+    pub(crate) name: Name,
     /// `CREATE`, `ALTER` or `DROP`.
-    pub(super) how: &'static str,
+    pub(crate) how: &'static str,
     /// Its columns, where there are any and they are known.
-    pub(super) table: Option<CatalogTable>,
+    pub(crate) table: Option<CatalogTable>,
 }
 
 impl Assembler {
@@ -28,62 +31,88 @@ impl Assembler {
         if group.skip || group.resumed && group.rows <= self.skip_rows {
             return;
         }
-        let (text, broken) = text.told();
-        if broken {
-            tracing::warn!(
-                at = format_args!("{}:{start}", self.file),
-                "a statement about a captured table has bytes that are no text in its character set: it is told with a mark"
-            );
-        }
-        let changes = changes(became);
-        let mut chunk = String::with_capacity(database.len() + text.len() + changes.len());
-        let mut cell = |s: &str| {
-            let at = chunk.len() as u32;
-            chunk.push_str(s);
-            Cell::at(at, s.len() as u32)
-        };
-        let cells = [cell(database), cell(&text), cell(&changes)];
-        let names: Vec<&str> = became.iter().map(|b| b.name.1.as_str()).collect();
-        let decode =
-            Decoder { decode: decode::utf8, param: Param { n: Charset::UTF8MB4.number(), ..Param::default() } };
-        let column = |name: &str, ty| Column {
-            name: name.into(),
-            ty,
-            type_name: "text".into(),
-            nullable: false,
-            decode: decode.clone(),
-        };
-        let schema = TableSchema {
-            id: TableId { database: database.into(), schema: SCHEMA.into(), name: names.join(",").into() },
-            kind: TableKind::Statement,
-            version: 1,
-            columns: vec![
-                column("databaseName", Type::Text),
-                column("ddl", Type::Text),
-                column("tableChanges", Type::Json),
-            ],
-            key: Vec::new(),
-            layout: self.layout.clone(),
-        };
+        let record = record(text, database, became, &self.layout, format_args!("{}:{start}", self.file));
         batch.txns.push(group.txn(&self.file));
-        let after = Span { start: batch.cells.len() as u32, len: cells.len() as u32 };
-        batch.cells.extend(cells);
-        batch.bytes += chunk.len();
-        batch.chunks.push(chunk.into());
-        batch.tables.push(Arc::new(schema));
+        let txn = (batch.txns.len() - 1) as u32;
+        record.put(Op::Message, start, txn, batch);
+    }
+}
+
+/// A statement as a record: its one row, and the schema of that.
+pub(crate) struct Record {
+    chunk: String,
+    cells: [Cell; 3],
+    schema: TableSchema,
+}
+
+impl Record {
+    /// Adds it to a batch whose transaction is there.
+    pub(crate) fn put(self, op: Op, at: u64, txn: u32, batch: &mut Batch) {
+        let after = Span { start: batch.cells.len() as u32, len: self.cells.len() as u32 };
+        batch.cells.extend(self.cells);
+        batch.bytes += self.chunk.len();
+        batch.chunks.push(self.chunk.into());
+        batch.tables.push(Arc::new(self.schema));
         batch.changes.push(Change {
-            op: Op::Message,
+            op,
             table: (batch.tables.len() - 1) as u32,
             chunk: (batch.chunks.len() - 1) as u32,
             before: Span::NONE,
             after,
-            txn: (batch.txns.len() - 1) as u32,
-            at: start,
+            txn,
+            at,
             row: 0,
             order: 0,
             table_order: 0,
         });
     }
+}
+
+/// The record of a statement. `at`: where it stands, for the log.
+pub(crate) fn record(
+    text: &Text<'_>,
+    database: &str,
+    became: &[Became],
+    layout: &Arc<SourceLayout>,
+    at: std::fmt::Arguments<'_>,
+) -> Record {
+    let (text, broken) = text.told();
+    if broken {
+        tracing::warn!(
+            at,
+            "a statement about a captured table has bytes that are no text in its character set: it is told with a mark"
+        );
+    }
+    let changes = changes(became);
+    let mut chunk = String::with_capacity(database.len() + text.len() + changes.len());
+    let mut cell = |s: &str| {
+        let at = chunk.len() as u32;
+        chunk.push_str(s);
+        Cell::at(at, s.len() as u32)
+    };
+    let cells = [cell(database), cell(&text), cell(&changes)];
+    let names: Vec<&str> = became.iter().map(|b| b.name.1.as_str()).collect();
+    let decode = Decoder { decode: decode::utf8, param: Param { n: Charset::UTF8MB4.number(), ..Param::default() } };
+    let column = |name: &str, ty| Column {
+        name: name.into(),
+        ty,
+        type_name: "text".into(),
+        nullable: false,
+        decode: decode.clone(),
+    };
+    let schema = TableSchema {
+        id: TableId { database: database.into(), schema: SCHEMA.into(), name: names.join(",").into() },
+        kind: TableKind::Statement,
+        version: 1,
+        columns: vec![
+            column("databaseName", Type::Text),
+            column("ddl", Type::Text),
+            column("tableChanges", Type::Json),
+        ],
+        key: Vec::new(),
+        layout: layout.clone(),
+    };
+    Record { chunk, cells, schema }
 }
 
 /// Debezium's `tableChanges`.

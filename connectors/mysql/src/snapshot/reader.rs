@@ -329,7 +329,7 @@ fn finish(batch: &mut Batch, bound: &Bound, chunk: Vec<u8>) {
 }
 
 /// The server's clock, microseconds since the Unix epoch.
-async fn clock(conn: &mut Conn) -> Result<i64> {
+pub(super) async fn clock(conn: &mut Conn) -> Result<i64> {
     let us: Option<Option<i64>> = conn
         .query_first("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)")
         .await
@@ -338,7 +338,7 @@ async fn clock(conn: &mut Conn) -> Result<i64> {
 }
 
 /// Tells a batch of a snapshot where and when its rows were read: what Debezium's `source` block shows.
-fn place_rows(batch: &mut Batch, fence: &Fence, ts_us: i64) -> Result<()> {
+pub(super) fn place_rows(batch: &mut Batch, fence: &Fence, ts_us: i64) -> Result<()> {
     let place = match Seen::decode(fence)? {
         Seen::Between { after, .. } | Seen::Exactly(after) => after,
     };
