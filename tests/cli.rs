@@ -189,3 +189,41 @@ fn run_is_up_without_a_database_and_ends_in_order() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// Nobody is there to be asked, but the files are read: faults in them would be 2.
+#[test]
+fn configurations_of_the_demos_are_read() {
+    let (root, none) = (env!("CARGO_MANIFEST_DIR"), tempfile::tempdir().unwrap());
+    let mut checks = Vec::new();
+    for folder in ["deploy", "demo"] {
+        for entry in fs::read_dir(format!("{root}/{folder}")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            // The example's secrets are in files of the machine that it is for.
+            if path.extension().is_none_or(|e| e != "toml") || name == "Cargo.toml" || name.contains("example") {
+                continue;
+            }
+            // Every address becomes one at which nothing listens: `host:port` in quotes or behind @.
+            let text = fs::read_to_string(&path).unwrap();
+            let lines = text.lines().map(|line| match (line.find("bootstrap = "), line.find('@')) {
+                (Some(_), _) => "bootstrap = '127.0.0.1:1'".to_owned(),
+                (_, Some(at)) => {
+                    let path = line[at..].find('/').map_or(line.len(), |i| at + i);
+                    format!("{}@127.0.0.1:1{}", &line[..at], &line[path..])
+                }
+                _ => line.to_owned(),
+            });
+            let copy = none.path().join(format!("{folder}-{name}"));
+            fs::write(&copy, lines.collect::<Vec<_>>().join("\n")).unwrap();
+            let mut check = Command::new(EXE);
+            check.args(["check", "--config"]).arg(&copy).env("PGPASSWORD", "p").env("MYSQL_PASSWORD", "p");
+            checks.push((copy, check.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
+        }
+    }
+    assert!(checks.len() >= 7, "{checks:?}");
+    for (file, check) in checks {
+        let (code, out, err) = said(&check.wait_with_output().unwrap());
+        assert_eq!(code, 1, "{}: {out}{err}", file.display());
+        assert!(out.contains("pipeline ") && out.contains("Connection refused"), "{}: {out}{err}", file.display());
+    }
+}

@@ -12,7 +12,7 @@
 
 use crate::{
     config::Config,
-    errors::ServerError,
+    errors::{self, ServerError},
     gtid::{GtidPos, GtidSet},
     position::Place,
     wire::{self, malformed},
@@ -29,6 +29,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+/// MariaDB's plugin that signs with a key made of the password, the account's salt and a number of rounds.
+const PARSEC: &str = "parsec";
 const PIECE: usize = 0xff_ffff;
 /// A packet: an event of at most 1 GiB, and a little.
 const LARGEST: usize = (1 << 30) + (1 << 20);
@@ -227,6 +229,11 @@ impl Link {
                     let answer = self.answer(&plugin, password, &nonce)?;
                     self.send(&answer).await?;
                 }
+                // Before or behind the mark of more data: servers do both.
+                Some((1, [b'P', ..])) | Some((b'P', _)) if plugin == PARSEC => {
+                    let salt = packet.strip_prefix(&[1]).unwrap_or(&packet);
+                    self.send(&parsec(password, &nonce, salt)?).await?;
+                }
                 Some((1, [3])) => {} // caching_sha2_password: the server remembered the password; OK follows
                 Some((1, [4])) => {
                     let clear = [password.as_bytes(), &[0]].concat();
@@ -259,12 +266,14 @@ impl Link {
             "caching_sha2_password" => {
                 scramble::scramble_sha256(nonce, password).map(|s| s.to_vec()).unwrap_or_default()
             }
+            // It answers when the server has told the account's salt.
+            PARSEC => Vec::new(),
             "client_ed25519" => scramble::create_response_for_ed25519(password, nonce).to_vec(),
             "mysql_clear_password" | "sha256_password" if self.encrypted => [password, &[0]].concat(),
             other => {
                 return Err(refused(
                     format!("the account authenticates by {other}, which the replication connection does not know"),
-                    "use caching_sha2_password, mysql_native_password or ed25519 for the account, or switch TLS on",
+                    errors::PLUGINS,
                 ));
             }
         })
@@ -478,6 +487,14 @@ fn encrypted(clear: &[u8], nonce: &[u8], key: &[u8]) -> Result<Vec<u8>> {
     // The key comes from the peer, and the function panics on one that is none.
     std::panic::catch_unwind(|| mysql_common::crypto::encrypt(&mixed, key))
         .map_err(|_| refused("the server's RSA key cannot be read", "switch TLS on"))
+}
+
+/// What [`PARSEC`] wants once the server has told the account's salt.
+fn parsec(password: &str, nonce: &[u8], salt: &[u8]) -> Result<[u8; 96]> {
+    let nonce = nonce.try_into().map_err(|_| malformed("parsec with a nonce that has not 32 bytes"))?;
+    let told = mysql_common::packets::parse_parsec_salt(salt);
+    let (rounds, salt) = told.ok_or_else(|| malformed("parsec with a salt that is not understood"))?;
+    Ok(mysql_common::scramble::create_response_for_parsec(password.as_bytes(), nonce, rounds, salt))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A server's message is kept (it names objects), up to the point where some of them quote a value.
 
+use mysql_async::DriverError;
 use seachange_sdk::{Error, Kind, Retry, Side};
 
 /// An error that the server reported.
@@ -16,6 +17,10 @@ pub struct ServerError {
 const GONE: &str = "the log that the pipeline needs is gone from this server: point the pipeline at a server that still has it, or \
     start it under a new name so that it takes a new snapshot; keep the log longer (binlog_expire_logs_seconds) so that it \
     does not happen again";
+
+/// What to do about an account whose plugin is not one that we know.
+pub const PLUGINS: &str = "let the account use another plugin: on MySQL ALTER USER ... IDENTIFIED WITH caching_sha2_password BY '...', on \
+    MariaDB ALTER USER ... IDENTIFIED VIA ed25519 (or parsec, mysql_native_password) USING PASSWORD('...')";
 
 fn meaning(code: u16, message: &str) -> (Kind, Retry, Option<&'static str>) {
     use Kind::*;
@@ -96,12 +101,14 @@ impl ServerError {
 pub fn sql(doing: &str, e: mysql_async::Error) -> Error {
     match e {
         mysql_async::Error::Server(s) => ServerError { code: s.code, message: s.message }.error(doing),
+        mysql_async::Error::Driver(
+            e @ (DriverError::UnknownAuthPlugin { .. }
+            | DriverError::MysqlOldPasswordDisabled
+            | DriverError::CleartextPluginDisabled
+            | DriverError::InvalidParsecSalt),
+        ) => Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: {e}")).fix(PLUGINS),
         other => {
             let text = other.to_string();
-            if text.contains("authentication plugin") {
-                return Error::new(Kind::Auth, Side::Source, Retry::Operator, format!("{doing}: {text}"))
-                    .fix("let the account use caching_sha2_password, mysql_native_password or ed25519");
-            }
             let tls =
                 text.contains("certificate") || text.contains("TLS") || text.contains("Tls") || text.contains("tls");
             if tls {
@@ -112,6 +119,13 @@ pub fn sql(doing: &str, e: mysql_async::Error) -> Error {
                 .fix("check that the server runs and can be reached")
         }
     }
+}
+
+/// A SQL session whose opening has panicked: the library does so when a password is asked for in a way that it cannot answer.
+pub fn unanswered(doing: &str) -> Error {
+    let what = format!("{doing}: the server asks for the password in a way that cannot be answered");
+    Error::new(Kind::Auth, Side::Source, Retry::Operator, what)
+        .fix(format!("set the password of the pipeline's source if it has none; or {PLUGINS}"))
 }
 
 #[cfg(test)]

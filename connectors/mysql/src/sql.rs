@@ -1,10 +1,12 @@
 //! SQL sessions: how they are opened, and names and values in statements.
 
 use crate::{config::Config, errors};
+use futures_util::FutureExt;
 use mysql_async::{ClientIdentity, Conn, OptsBuilder, SslOpts, prelude::Queryable};
 use seachange_database::SslMode;
 use seachange_sdk::{Result, Side};
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tokio::time::{error::Elapsed, timeout};
 
 /// Opens SQL sessions.
 #[derive(Clone)]
@@ -52,17 +54,27 @@ impl Connector {
             .max_allowed_packet(Some(1 << 30))
             .ssl_opts(ssl)
     }
+    /// In time, and without the panics that the library has for some of what a server may say: a password that is asked for by
+    /// parsec and is empty is one.
+    async fn opened(&self, tls: bool, doing: &str) -> Result<Result<mysql_async::Result<Conn>, Elapsed>> {
+        let opening = AssertUnwindSafe(Conn::new(self.options(tls))).catch_unwind();
+        match timeout(self.config.connect_timeout, opening).await {
+            Ok(Ok(opened)) => Ok(Ok(opened)),
+            Ok(Err(_)) => Err(errors::unanswered(doing)),
+            Err(elapsed) => Ok(Err(elapsed)),
+        }
+    }
     /// Opens a session: values come in UTC, with no SQL mode that changes what is read (and the one under which a date of no
     /// calendar may be compared with), waiting as long as it takes.
     pub async fn connect(&self) -> Result<Conn> {
         let doing = format!("connecting to {}", self.config);
         let tls = self.config.sslmode != SslMode::Disable;
-        let opened = tokio::time::timeout(self.config.connect_timeout, Conn::new(self.options(tls))).await;
+        let opened = self.opened(tls, &doing).await?;
         let opened = match opened {
             Ok(Err(mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer)))
                 if self.config.sslmode == SslMode::Prefer =>
             {
-                tokio::time::timeout(self.config.connect_timeout, Conn::new(self.options(false))).await
+                self.opened(false, &doing).await?
             }
             other => other,
         };
