@@ -7,6 +7,7 @@
 
 use super::{
     merge::model::{Database, KEYS, Rng, Transaction, Write, push, schema, step, txn},
+    snapshot::PREAMBLES,
     supervise::{MakeSink, supervise},
 };
 use crate::{
@@ -36,6 +37,10 @@ struct World {
     /// Log index of the slot.
     start: usize,
     table: Arc<TableSchema>,
+    /// Of statements that change tables.
+    statements: Arc<TableSchema>,
+    /// How often this run has read what is told before a table's rows.
+    preambles: AtomicU64,
     rng: Mutex<Rng>,
     /// Faults are injected while this is set.
     faults: AtomicBool,
@@ -87,6 +92,24 @@ fn fence(db: &Database) -> Fence {
 
 fn words(fence: &Fence) -> Vec<u64> {
     fence.0.chunks(8).map(|c| u64::from_be_bytes(c.try_into().expect("8 bytes"))).collect()
+}
+
+/// Does the transaction that ends here in the log alter the table?
+fn altering(index: usize) -> bool {
+    index.is_multiple_of(16)
+}
+
+/// All that a statement tells: how long the log was before it, and a number, which is 0 of those in the log.
+fn statement(batch: &mut Batch, schema: &Arc<TableSchema>, op: Op, log: u64, number: u64) {
+    let (mut text, start) = (Vec::new(), batch.cells.len());
+    push(batch, &mut text, op, log, number, false, (batch.txns.len() - 1) as u32);
+    // Database, statement, tables.
+    let (log, number) = (batch.cells[start], batch.cells[start + 1]);
+    batch.cells[start..].copy_from_slice(&[number, log, log]);
+    let (table, chunk) = (batch.table_index(schema), batch.chunks.len() as u32);
+    let change = batch.changes.last_mut().expect("just pushed");
+    (change.table, change.chunk) = (table, chunk);
+    batch.chunks.push(text.into());
 }
 
 struct ModelSource {
@@ -156,6 +179,10 @@ impl Source for ModelSource {
             }
             self.index += 1;
             self.ordinal = 0;
+            if altering(self.index) {
+                let before = self.index as u64 - 1;
+                statement(batch, &self.world.statements, Op::Message, before, 0);
+            }
             if batch.changes.len() >= 2 {
                 batch.cut = Cut::Txn(self.here(batch));
                 return Ok(());
@@ -205,29 +232,21 @@ impl Snapshotter for ModelSnapshotter {
         let key = |k: u64| Some(Bytes::from(k.to_be_bytes().to_vec()));
         Ok(vec![Range { after: None, upto: key(2) }, Range { after: key(2), upto: None }])
     }
-    async fn preamble(&self, table: &TableId) -> Result<Option<Chunk>> {
+    async fn preamble(&self, _: &TableId) -> Result<Option<Chunk>> {
         if self.0.fault(4) {
             return Err(broken("the preamble's connection broke"));
         }
-        let db = self.0.db();
+        let looks = self.0.preambles.fetch_add(1, Relaxed) + 1;
         let mut batch = Batch { txns: vec![txn(0)], ..Batch::default() };
-        let statement = TableSchema {
-            id: table.clone(),
-            kind: TableKind::Statement,
-            version: 1,
-            columns: vec![self.0.table.columns[0].clone(); 3],
-            key: vec![],
-            layout: self.0.table.layout.clone(),
+        let fence = {
+            let db = self.0.db();
+            statement(&mut batch, &self.0.statements, Op::Read, db.log.len() as u64, looks);
+            fence(&db)
         };
-        batch.tables.push(Arc::new(statement));
-        // Database, statement, tables: all that is told of it is how long the log was.
-        let mut text = vec![];
-        push(&mut batch, &mut text, Op::Read, db.log.len() as u64, 0, false, 0);
-        let after = Span { start: 0, len: 3 };
-        batch.cells = vec![batch.cells[0]; 3];
-        batch.changes[0].after = after;
-        batch.chunks.push(text.into());
-        Ok(Some(Chunk { batch, fence: fence(&db), last: None }))
+        // On its way: the stream may be farther when it comes.
+        let under_way = self.0.rng.lock().expect("rng").below(8000);
+        tokio::time::sleep(Duration::from_micros(under_way)).await;
+        Ok(Some(Chunk { batch, fence, last: None }))
     }
     async fn reader(&self) -> Result<Box<dyn ChunkReader>> {
         Ok(Box::new(ModelReader(self.0.clone())))
@@ -291,6 +310,7 @@ impl Configured for ModelConnector {
     }
     async fn open(&self, resume: Option<&Resume>) -> Result<Opened> {
         self.0.runs.fetch_add(1, Relaxed);
+        self.0.preambles.store(0, Relaxed);
         let position = resume.map(|r| r.position.clone()).unwrap_or_else(|| position(self.0.start, 0));
         let (index, ordinal) = parse(&position);
         if let Some(r) = resume {
@@ -337,7 +357,9 @@ impl Sink for ModelSink {
             let Some(value) = &record.value else { continue };
             let value: serde_json::Value = serde_json::from_slice(records.bytes(value)).expect("JSON");
             if let Some(ddl) = value["ddl"].as_str() {
-                self.open.push((ddl.parse().expect("the log's length"), None, 's'));
+                let number = value["databaseName"].as_str().and_then(|n| n.parse().ok());
+                let op = if number == Some(0) { 'S' } else { 's' };
+                self.open.push((ddl.parse().expect("the log's length"), number, op));
                 continue;
             }
             let row = if value["after"].is_null() { &value["before"] } else { &value["after"] };
@@ -397,6 +419,27 @@ fn pipeline(world: &Arc<World>) -> Pipeline {
     }
 }
 
+/// What is told before the table's rows is told once, behind all that it shows, and before every statement that it does not.
+fn judge_preamble(db: &Database, start: usize, broker: &Broker, seed: u64) {
+    let preambles: Vec<_> = broker.told.iter().enumerate().filter(|(_, t)| t.2 == 's').collect();
+    assert!(preambles.len() <= 1, "seed {seed}: {} preambles", preambles.len());
+    let Some((at, &(log, looks, _))) = preambles.first().copied() else {
+        assert!(broker.told.iter().all(|t| t.2 != 'r'), "seed {seed}: a row was read before the preamble");
+        return;
+    };
+    let before = &broker.told[..at];
+    assert!(before.iter().all(|t| t.2 != 'r'), "seed {seed}: a row was read before the preamble");
+    let shown: usize = db.log[start..log as usize].iter().map(|t| t.writes.len()).sum();
+    let told = before.iter().filter(|t| t.2 != 'S').count();
+    assert!(told >= shown, "seed {seed}: the preamble shows {shown} changes and came after {told}");
+    // Unless it was looked for as often as it may be: the table is altered all the time.
+    let late = before.iter().any(|t| t.2 == 'S' && t.0 >= log);
+    assert!(
+        !late || looks >= Some(PREAMBLES as u64),
+        "seed {seed}: the preamble came behind a statement that it does not show"
+    );
+}
+
 /// What a read_committed consumer must find.
 fn judge(world: &World, seed: u64) -> std::result::Result<(), String> {
     let db = world.db();
@@ -410,23 +453,17 @@ fn judge(world: &World, seed: u64) -> std::result::Result<(), String> {
             });
         }
     }
-    let got: Vec<_> = broker.told.iter().filter(|t| !matches!(t.2, 'r' | 's')).copied().collect();
-    let preambles: Vec<_> = broker.told.iter().enumerate().filter(|(_, t)| t.2 == 's').collect();
-    assert!(preambles.len() <= 1, "seed {seed}: {} preambles", preambles.len());
-    let read = broker.told.iter().position(|t| t.2 == 'r');
-    let placed = preambles.first().map(|(at, t)| (*at, t.0));
-    assert!(read.is_none_or(|r| placed.is_some_and(|(p, _)| p < r)), "seed {seed}: a row was read before the preamble");
-    if let Some((at, log)) = placed {
-        let shown: usize = db.log[world.start..log as usize].iter().map(|t| t.writes.len()).sum();
-        let told = broker.told[..at].iter().filter(|t| t.2 != 'r').count();
-        assert!(told >= shown, "seed {seed}: the preamble shows {shown} changes and came after {told}");
-    }
+    let got: Vec<_> = broker.told.iter().filter(|t| matches!(t.2, 'u' | 'd')).copied().collect();
+    judge_preamble(&db, world.start, &broker, seed);
     if got.len() < want.len() {
         return Err(format!("seed {seed}: {} of {} changes", got.len(), want.len()));
     }
     assert_eq!(got, want, "seed {seed}: the streamed changes, once and in order");
+    let altered: Vec<_> = broker.told.iter().filter(|t| t.2 == 'S').map(|t| t.0 as usize + 1).collect();
+    let want: Vec<_> = (world.start + 1..=db.log.len()).filter(|i| altering(*i)).collect();
+    assert_eq!(altered, want, "seed {seed}: the statements, once and in order");
     let mut state: BTreeMap<u64, Option<u64>> = BTreeMap::new();
-    for (key, version, op) in broker.told.iter().filter(|t| t.2 != 's') {
+    for (key, version, op) in broker.told.iter().filter(|t| !matches!(t.2, 's' | 'S')) {
         if *op == 'r'
             && let Some(known) = state.get(key)
         {
@@ -457,6 +494,15 @@ async fn simulate(seed: u64) -> u64 {
         start: db.log.len(),
         db: Mutex::new(db),
         table: schema(),
+        statements: Arc::new(TableSchema {
+            id: TableId { database: "d".into(), schema: "statements".into(), name: "t".into() },
+            kind: TableKind::Statement,
+            version: 1,
+            columns: vec![schema().columns[0].clone(); 3],
+            key: vec![],
+            layout: schema().layout.clone(),
+        }),
+        preambles: AtomicU64::new(0),
         rng: Mutex::new(Rng(seed | 1)),
         faults: AtomicBool::new(true),
         confirmed: AtomicU64::new(0),

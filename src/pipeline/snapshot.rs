@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// So often a table's preamble is read if statements are streamed meanwhile: a database whose tables are altered all the time
 /// must not keep a snapshot from beginning.
-const PREAMBLES: usize = 5;
+pub(super) const PREAMBLES: usize = 5;
 
 /// What the snapshot asks of the reader.
 pub enum Ask {
