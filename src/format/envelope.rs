@@ -15,6 +15,7 @@
 use super::{
     json,
     plan::{Absent, At, Image, Plan},
+    source::Block,
     topic::Template,
     transaction::{self, Frames},
     values::Scratch,
@@ -71,6 +72,8 @@ pub struct Encoder {
     plans: Vec<Plan>,
     /// Plan of each of the batch's tables.
     resolved: Vec<usize>,
+    /// The `source` block of each of the batch's tables, as its last row had it.
+    blocks: Vec<Block>,
     /// Which table each topic belongs to, to tell (once) when two share one.
     owners: HashMap<String, (TableId, bool)>,
     /// Counts of plans that have been dropped.
@@ -113,6 +116,7 @@ impl Encoder {
             format: format.clone(),
             plans: Vec::new(),
             resolved: Vec::new(),
+            blocks: Vec::new(),
             owners: HashMap::new(),
             left: Vec::new(),
             shared: Shared {
@@ -151,7 +155,8 @@ impl Encoder {
             }
             let from = out.buf.len();
             let plan = &mut self.plans[index];
-            let mut row = Row { shared: &self.shared, work: &mut self.work, plan, batch, change, txn, chunk, out };
+            let block = &mut self.blocks[change.table as usize];
+            let mut row = Row { shared: &self.shared, work: &mut self.work, plan, block, batch, change, txn, chunk, out };
             match row.plan.schema.kind {
                 TableKind::Table => row.change()?,
                 TableKind::Message => row.message()?,
@@ -193,6 +198,8 @@ impl Encoder {
             });
         }
         self.resolved.clear();
+        self.blocks.iter_mut().for_each(Block::forget);
+        self.blocks.resize_with(batch.tables.len().max(self.blocks.len()), Block::default);
         for table in &batch.tables {
             let index = match self.plans.iter().rposition(|p| Arc::ptr_eq(&p.schema, table)) {
                 Some(index) => index,
@@ -258,6 +265,7 @@ struct Row<'a> {
     shared: &'a Shared,
     work: &'a mut Work,
     plan: &'a Plan,
+    block: &'a mut Block,
     batch: &'a Batch,
     change: &'a Change,
     txn: &'a Txn,
@@ -369,7 +377,7 @@ impl<'a> Row<'a> {
         done.map_err(|at| self.place(at))?;
         let buf = &mut self.out.buf;
         buf.extend_from_slice(b",\"source\":");
-        plan.source.write(buf, self.change, self.txn);
+        plan.source.write(buf, self.change, self.txn, self.block);
         buf.extend_from_slice(b",\"transaction\":");
         self.transaction_block();
         let buf = &mut self.out.buf;
@@ -434,7 +442,7 @@ impl<'a> Row<'a> {
         let from = buf.len();
         buf.extend_from_slice(&plan.value_open);
         buf.extend_from_slice(b"{\"source\":");
-        plan.source.write(buf, self.change, self.txn);
+        plan.source.write(buf, self.change, self.txn, self.block);
         buf.extend_from_slice(b",\"ts_ms\":");
         json::int(buf, self.shared.now_ms);
         buf.extend_from_slice(b",\"databaseName\":");
@@ -466,7 +474,7 @@ impl<'a> Row<'a> {
         buf.extend_from_slice(b"{\"op\":\"m\",\"ts_ms\":");
         json::int(buf, self.shared.now_ms);
         buf.extend_from_slice(b",\"source\":");
-        plan.source.write(buf, self.change, self.txn);
+        plan.source.write(buf, self.change, self.txn, self.block);
         buf.extend_from_slice(b",\"message\":{");
         if done.is_ok() {
             done = plan.message_field(buf, 0, cells, chunk, scratch);

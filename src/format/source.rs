@@ -1,4 +1,8 @@
-//! The `source` block: its constant parts are rendered once a table, the rest is a short list of steps.
+//! The `source` block: its constant parts are rendered once a table, what belongs to the transaction once a transaction and
+//! table, and only the position and the row's number for every row.
+//!
+//! A [`Block`] is what was rendered for the transaction of the row before. It is asked for by the transaction's index in its
+//! batch, so its owner forgets all blocks when a batch begins.
 
 use super::json;
 use seachange_sdk::{Change, Op, SourceLayout, SourceValue, TableId, Txn};
@@ -18,6 +22,30 @@ enum Step {
 pub struct SourcePlan {
     constants: Vec<u8>,
     steps: Vec<Step>,
+}
+
+/// What differs between the rows of a transaction.
+#[derive(Clone, Copy, Debug)]
+enum PerRow {
+    At,
+    Row,
+}
+
+/// The block of one table as the rows of one transaction have it, with gaps.
+#[derive(Debug, Default)]
+pub struct Block {
+    /// The transaction's index in the batch, and whether these are rows of a snapshot.
+    of: Option<(u32, bool)>,
+    bytes: Vec<u8>,
+    /// Where each gap is in `bytes`, and what fills it.
+    gaps: Vec<(usize, PerRow)>,
+}
+
+impl Block {
+    /// Another batch begins: its transactions are others.
+    pub fn forget(&mut self) {
+        self.of = None;
+    }
 }
 
 impl SourcePlan {
@@ -53,34 +81,54 @@ impl SourcePlan {
         plan
     }
 
-    /// Writes the block of one change.
-    pub fn write(&self, out: &mut Vec<u8>, change: &Change, txn: &Txn) {
-        let (mut at, mut us) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let (at, us) = (at.format(change.at).as_bytes(), us.format(txn.ts_us).as_bytes());
+    /// Writes the block of one change. `block` is this table's, of the row before or forgotten.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, change: &Change, txn: &Txn, block: &mut Block) {
+        let of = Some((change.txn, change.op == Op::Read));
+        if block.of != of {
+            self.render(block, change.op == Op::Read, txn);
+            block.of = of;
+        }
+        let mut digits = itoa::Buffer::new();
+        let at = digits.format(change.at).as_bytes();
+        let mut from = 0;
+        for &(gap, field) in &block.gaps {
+            out.extend_from_slice(&block.bytes[from..gap]);
+            match field {
+                PerRow::At => out.extend_from_slice(at),
+                PerRow::Row => json::uint(out, change.row.into()),
+            }
+            from = gap;
+        }
+        out.extend_from_slice(&block.bytes[from..]);
+    }
+
+    /// Renders all but the gaps.
+    #[cold]
+    fn render(&self, block: &mut Block, read: bool, txn: &Txn) {
+        block.bytes.clear();
+        block.gaps.clear();
         for step in &self.steps {
             match step {
-                Step::Constant(range) => out.extend_from_slice(&self.constants[range.clone()]),
-                Step::Field(field) => write_field(out, *field, change, txn, at, us),
+                Step::Constant(range) => block.bytes.extend_from_slice(&self.constants[range.clone()]),
+                Step::Field(field) => render_field(block, *field, read, txn),
             }
         }
     }
 }
 
-/// Writes one field. `at` and `us` are the digits of the position and of the commit time, which are needed several times.
-#[inline]
-fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn, at: &[u8], us: &[u8]) {
-    let null = |out: &mut Vec<u8>| out.extend_from_slice(b"null");
+/// Renders one field, or leaves a gap for it.
+fn render_field(block: &mut Block, field: SourceValue, read: bool, txn: &Txn) {
+    let Block { bytes: out, gaps, .. } = block;
+    let text = |out: &mut Vec<u8>, text: Option<&str>| match text {
+        Some(text) => json::string(out, text),
+        None => out.extend_from_slice(b"null"),
+    };
     match field {
-        // The digits of milliseconds and nanoseconds are those of microseconds, cut or with zeros, after 1970.
-        SourceValue::TsMs if txn.ts_us >= 1000 => out.extend_from_slice(&us[..us.len() - 3]),
         SourceValue::TsMs => json::int(out, txn.ts_us.div_euclid(1000)),
-        SourceValue::TsUs => out.extend_from_slice(us),
-        SourceValue::TsNs if txn.ts_us > 0 => {
-            out.extend_from_slice(us);
-            out.extend_from_slice(b"000");
-        }
+        SourceValue::TsUs => json::int(out, txn.ts_us),
         SourceValue::TsNs => json::int(out, txn.ts_us.saturating_mul(1000)),
-        SourceValue::Snapshot if change.op == Op::Read => out.extend_from_slice(b"\"true\""),
+        SourceValue::Snapshot if read => out.extend_from_slice(b"\"true\""),
         SourceValue::Snapshot => out.extend_from_slice(b"\"false\""),
         SourceValue::LsnSequence => {
             if txn.prev_commit == 0 {
@@ -90,33 +138,22 @@ fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn
                 json::uint(out, txn.prev_commit);
                 out.extend_from_slice(b"\\\",\\\"");
             }
-            out.extend_from_slice(at);
+            gaps.push((out.len(), PerRow::At));
             out.extend_from_slice(b"\\\"]\"");
         }
-        SourceValue::TxnId if txn.id == 0 => null(out),
+        SourceValue::TxnId if txn.id == 0 => text(out, None),
         SourceValue::TxnId => json::uint(out, txn.id),
-        SourceValue::At => out.extend_from_slice(at),
-        SourceValue::Origin => match &txn.origin {
-            Some(origin) => json::string(out, origin),
-            None => null(out),
-        },
-        SourceValue::OriginAt => match &txn.origin {
-            Some(_) => json::uint(out, txn.origin_at),
-            None => null(out),
-        },
-        SourceValue::Gtid => match &txn.gtid {
-            Some(gtid) => json::string(out, gtid),
-            None => null(out),
-        },
+        SourceValue::At => gaps.push((out.len(), PerRow::At)),
+        SourceValue::Origin => text(out, txn.origin.as_deref()),
+        SourceValue::OriginAt if txn.origin.is_some() => json::uint(out, txn.origin_at),
+        SourceValue::OriginAt => text(out, None),
+        SourceValue::Gtid => text(out, txn.gtid.as_deref()),
         SourceValue::ServerId => json::uint(out, txn.server_id.into()),
-        SourceValue::File => match &txn.file {
-            Some(file) => json::string(out, file),
-            None => null(out),
-        },
-        SourceValue::Row => json::uint(out, change.row.into()),
+        SourceValue::File => text(out, txn.file.as_deref()),
+        SourceValue::Row => gaps.push((out.len(), PerRow::Row)),
         SourceValue::Thread => match txn.thread {
             Some(thread) => json::uint(out, thread),
-            None => null(out),
+            None => text(out, None),
         },
         // The constant ones are rendered by `SourcePlan::new`; should one come here, null is at least valid JSON.
         SourceValue::Version
@@ -125,7 +162,7 @@ fn write_field(out: &mut Vec<u8>, field: SourceValue, change: &Change, txn: &Txn
         | SourceValue::Database
         | SourceValue::Schema
         | SourceValue::Table
-        | SourceValue::Null => null(out),
+        | SourceValue::Null => text(out, None),
     }
 }
 
@@ -134,44 +171,74 @@ mod tests {
     use super::*;
     use seachange_sdk::{SourceField, Span};
 
+    fn change() -> Change {
+        let (before, after) = (Span::NONE, Span::NONE);
+        Change { op: Op::Create, table: 0, chunk: 0, before, after, txn: 0, at: 1, row: 0, order: 1, table_order: 1 }
+    }
+
+    fn txn(id: u64, prev_commit: u64, gtid: Option<&str>) -> Txn {
+        Txn {
+            id,
+            ts_us: 0,
+            commit: 0,
+            prev_commit,
+            origin: None,
+            origin_at: 0,
+            gtid: gtid.map(Into::into),
+            server_id: 0,
+            thread: None,
+            file: None,
+            begins: false,
+            ends: None,
+        }
+    }
+
     #[test]
     fn times_in_all_units() {
         let id = TableId { database: "d".into(), schema: "s".into(), name: "t".into() };
         let fields = [("ms", SourceValue::TsMs), ("us", SourceValue::TsUs), ("ns", SourceValue::TsNs)];
         let fields = fields.into_iter().map(|(name, value)| SourceField { name, value }).collect();
         let plan = SourcePlan::new(&SourceLayout { connector: "c", fields }, "p", &id);
-        let none = Span::NONE;
-        let change = Change {
-            op: Op::Create,
-            table: 0,
-            chunk: 0,
-            before: none,
-            after: none,
-            txn: 0,
-            at: 1,
-            row: 0,
-            order: 1,
-            table_order: 1,
-        };
         for ts_us in [0, 1, 999, 1000, 1_700_000_000_123_456, -1, -1_000_001] {
-            let txn = Txn {
-                id: 1,
-                ts_us,
-                commit: 0,
-                prev_commit: 0,
-                origin: None,
-                origin_at: 0,
-                gtid: None,
-                server_id: 0,
-                thread: None,
-                file: None,
-                begins: false,
-                ends: None,
-            };
+            let txn = Txn { ts_us, ..txn(1, 0, None) };
             let mut out = Vec::new();
-            plan.write(&mut out, &change, &txn);
+            plan.write(&mut out, &change(), &txn, &mut Block::default());
             let want = format!("{{\"ms\":{},\"us\":{ts_us},\"ns\":{}}}", ts_us.div_euclid(1000), ts_us * 1000);
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
+    }
+
+    #[test]
+    fn a_block_follows_its_row_and_its_transaction() {
+        let id = TableId { database: "d".into(), schema: "s".into(), name: "t".into() };
+        let fields = [
+            ("snapshot", SourceValue::Snapshot),
+            ("seq", SourceValue::LsnSequence),
+            ("tx", SourceValue::TxnId),
+            ("at", SourceValue::At),
+            ("row", SourceValue::Row),
+            ("gtid", SourceValue::Gtid),
+        ];
+        let fields = fields.into_iter().map(|(name, value)| SourceField { name, value }).collect();
+        let plan = SourcePlan::new(&SourceLayout { connector: "c", fields }, "p", &id);
+        let row = |op, txn, at, row| Change { op, txn, at, row, ..change() };
+        let (first, second) = (txn(7, 0, None), txn(8, 5, Some("u:1")));
+        let mut block = Block::default();
+        let line = |change: Change, txn: &Txn, block: &mut Block| {
+            let mut out = Vec::new();
+            plan.write(&mut out, &change, txn, block);
+            String::from_utf8(out).unwrap()
+        };
+        let one = r#"{"snapshot":"false","seq":"[null,\"10\"]","tx":7,"at":10,"row":0,"gtid":null}"#;
+        let next = r#"{"snapshot":"false","seq":"[null,\"9\"]","tx":7,"at":9,"row":12,"gtid":null}"#;
+        let read = r#"{"snapshot":"true","seq":"[null,\"9\"]","tx":7,"at":9,"row":0,"gtid":null}"#;
+        let other = r#"{"snapshot":"false","seq":"[\"5\",\"11\"]","tx":8,"at":11,"row":0,"gtid":"u:1"}"#;
+        assert_eq!(line(row(Op::Create, 0, 10, 0), &first, &mut block), one);
+        assert_eq!(line(row(Op::Update, 0, 9, 12), &first, &mut block), next);
+        assert_eq!(line(row(Op::Read, 0, 9, 0), &first, &mut block), read);
+        assert_eq!(line(row(Op::Delete, 1, 11, 0), &second, &mut block), other);
+        // The next batch's first transaction has the index of this one's.
+        block.forget();
+        assert_eq!(line(row(Op::Create, 1, 10, 0), &first, &mut block), one);
     }
 }
