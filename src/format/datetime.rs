@@ -19,55 +19,60 @@ pub enum Fraction {
     Exactly(u8),
 }
 
-fn two(out: &mut Vec<u8>, n: i64) {
-    out.extend_from_slice(&[b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8]);
+/// The two digits of a number below 100.
+#[inline]
+fn pair(n: u32) -> [u8; 2] {
+    [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]
 }
 
-/// Writes `yyyy-mm-dd` for days since 1970-01-01 (any that a 64-bit count of seconds can reach).
-pub fn date(out: &mut Vec<u8>, days: i64) {
+fn two(out: &mut Vec<u8>, n: i64) {
+    out.extend_from_slice(&pair((n % 100) as u32));
+}
+
+/// Year, month and day of days since 1970-01-01.
+#[inline]
+fn civil(days: i64) -> (i64, u32, u32) {
     // Days are counted from 0000-03-01 in eras of 400 years, so that the leap day is the last day of a year.
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
-    let of_era = z.rem_euclid(146_097);
+    let of_era = z.rem_euclid(146_097) as u32;
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * of_year + 2) / 153; // months from March
     let day = of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    if (0..=9999).contains(&year) {
-        two(out, year / 100);
-        two(out, year % 100);
-    } else {
-        out.push(if year < 0 { b'-' } else { b'+' });
-        let year = year.unsigned_abs();
-        if year < 10_000 {
-            two(out, year as i64 / 100);
-            two(out, year as i64 % 100);
-        } else {
-            json::uint(out, year);
-        }
-    }
-    out.push(b'-');
-    two(out, month);
-    out.push(b'-');
-    two(out, day);
+    (i64::from(year_of_era) + era * 400 + i64::from(month <= 2), month, day)
 }
 
-fn fraction(out: &mut Vec<u8>, micros: i64, how: Fraction) {
-    let mut digits = [0u8; 6];
-    let mut n = micros;
-    for d in digits.iter_mut().rev() {
-        *d = b'0' + (n % 10) as u8;
-        n /= 10;
+/// Writes `yyyy-mm-dd` for days since 1970-01-01 (any that a 64-bit count of seconds can reach).
+pub fn date(out: &mut Vec<u8>, days: i64) {
+    let (year, month, day) = civil(days);
+    if !(0..=9999).contains(&year) {
+        out.push(if year < 0 { b'-' } else { b'+' });
     }
+    let year = year.unsigned_abs();
+    let (m, d) = (pair(month), pair(day));
+    if year < 10_000 {
+        let (c, y) = (pair(year as u32 / 100), pair(year as u32 % 100));
+        out.extend_from_slice(&[c[0], c[1], y[0], y[1], b'-', m[0], m[1], b'-', d[0], d[1]]);
+    } else {
+        json::uint(out, year);
+        out.extend_from_slice(&[b'-', m[0], m[1], b'-', d[0], d[1]]);
+    }
+}
+
+fn fraction(out: &mut Vec<u8>, micros: u32, how: Fraction) {
+    if micros == 0 && how == Fraction::Needed {
+        return;
+    }
+    let (a, b, c) = (pair(micros / 10_000 % 100), pair(micros / 100 % 100), pair(micros % 100));
+    let text = [b'.', a[0], a[1], b[0], b[1], c[0], c[1]];
     let count = match how {
         Fraction::Exactly(n) => usize::from(n.min(6)),
-        Fraction::Needed => digits.iter().rposition(|d| *d != b'0').map_or(0, |i| i + 1),
+        Fraction::Needed => text.iter().rposition(|d| *d != b'0').unwrap_or(0),
     };
     if count > 0 {
-        out.push(b'.');
-        out.extend_from_slice(&digits[..count]);
+        out.extend_from_slice(&text[..=count]);
     }
 }
 
@@ -78,18 +83,17 @@ pub fn time(out: &mut Vec<u8>, micros: i64, how: Fraction) {
         out.push(b'-');
     }
     let micros = micros.unsigned_abs();
-    let seconds = (micros / SECOND as u64) as i64;
-    let hours = seconds / 3600;
+    let (seconds, micros) = (micros / SECOND as u64, (micros % SECOND as u64) as u32);
+    let (hours, of_hour) = (seconds / 3600, (seconds % 3600) as u32);
+    let (m, s) = (pair(of_hour / 60), pair(of_hour % 60));
     if hours < 100 {
-        two(out, hours);
+        let h = pair(hours as u32);
+        out.extend_from_slice(&[h[0], h[1], b':', m[0], m[1], b':', s[0], s[1]]);
     } else {
-        json::int(out, hours);
+        json::uint(out, hours);
+        out.extend_from_slice(&[b':', m[0], m[1], b':', s[0], s[1]]);
     }
-    out.push(b':');
-    two(out, seconds / 60 % 60);
-    out.push(b':');
-    two(out, seconds % 60);
-    fraction(out, (micros % SECOND as u64) as i64, how);
+    fraction(out, micros, how);
 }
 
 /// Writes `yyyy-mm-ddThh:mm:ss[.f]` for seconds since 1970-01-01T00:00:00 and microseconds.
@@ -171,7 +175,7 @@ fn signed_seconds(out: &mut Vec<u8>, micros: i64) {
     }
     let micros = micros.unsigned_abs();
     json::uint(out, micros / SECOND as u64);
-    fraction(out, (micros % SECOND as u64) as i64, Fraction::Needed);
+    fraction(out, (micros % SECOND as u64) as u32, Fraction::Needed);
 }
 
 /// An interval in microseconds, months counted as a twelfth of 365.25 days (2,629,800 seconds, so the result is whole).

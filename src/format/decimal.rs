@@ -22,19 +22,25 @@ fn bad() -> Error {
 impl<'a> Digits<'a> {
     /// Takes `-?[0-9]+(\.[0-9]+)?` apart; leading zeros are dropped. `None` for `NaN` and infinities.
     pub fn parse(text: &'a str) -> Result<Option<Digits<'a>>> {
-        if matches!(text, "NaN" | "Infinity" | "-Infinity") {
+        let bytes = text.as_bytes();
+        let from = usize::from(bytes.first() == Some(&b'-'));
+        if matches!(bytes.get(from), Some(b'N' | b'I')) && matches!(text, "NaN" | "Infinity" | "-Infinity") {
             return Ok(None);
         }
-        let (negative, rest) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (whole, fraction) = rest.split_once('.').unwrap_or((rest, ""));
-        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() && fraction.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        // One walk: nothing but digits and at most one point, and at least one digit.
+        let mut point = None;
+        for (at, byte) in bytes.iter().enumerate().skip(from) {
+            match byte {
+                b'0'..=b'9' => {}
+                b'.' if point.is_none() => point = Some(at),
+                _ => return Err(bad()),
+            }
+        }
+        if bytes.len() - from == usize::from(point.is_some()) {
             return Err(bad());
         }
-        Ok(Some(Digits { negative, whole: whole.trim_start_matches('0'), fraction }))
+        let whole = text[from..point.unwrap_or(text.len())].trim_start_matches('0');
+        Ok(Some(Digits { negative: from == 1, whole, fraction: point.map_or("", |at| &text[at + 1..]) }))
     }
 
     /// Without zeros at the end of the fraction, as Debezium strips them when the scale varies by value.

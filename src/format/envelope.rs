@@ -156,7 +156,8 @@ impl Encoder {
             let from = out.buf.len();
             let plan = &mut self.plans[index];
             let block = &mut self.blocks[change.table as usize];
-            let mut row = Row { shared: &self.shared, work: &mut self.work, plan, block, batch, change, txn, chunk, out };
+            let mut row =
+                Row { shared: &self.shared, work: &mut self.work, plan, block, batch, change, txn, chunk, out };
             match row.plan.schema.kind {
                 TableKind::Table => row.change()?,
                 TableKind::Message => row.message()?,

@@ -3,7 +3,7 @@
 //! Nine digits take four bytes, fewer take as many bytes as they need; whole digits first, then those after the point, each
 //! group big-endian. The highest bit is set for values that are not negative; for negative ones all bits are inverted.
 
-use crate::wire::{be, malformed};
+use crate::wire::malformed;
 use seachange_sdk::Result;
 
 /// Bytes of a group of 0 to 9 digits.
@@ -20,66 +20,55 @@ pub fn width(precision: u8, scale: u8) -> Result<usize> {
     Ok(part(p - s) + part(s))
 }
 
-/// Appends the digits of a packed value: `-?[0-9]+(\.[0-9]+)?`, all of its scale, no leading zeros.
-pub fn decode(bytes: &[u8], precision: u8, scale: u8, out: &mut String) -> Result<()> {
+/// The digits of a packed value: `-?[0-9]+(\.[0-9]+)?`, all of its scale, no leading zeros.
+pub fn decode(bytes: &[u8], precision: u8, scale: u8) -> Result<String> {
     if bytes.len() != width(precision, scale)? {
         return Err(malformed(format!("a DECIMAL({precision},{scale}) of {} bytes", bytes.len())));
     }
     let (p, s) = (usize::from(precision), usize::from(scale));
-    let mut copy = [0u8; 32];
-    let copy = copy.get_mut(..bytes.len()).ok_or_else(|| malformed("a DECIMAL of more than 32 bytes"))?;
-    copy.copy_from_slice(bytes);
-    let Some(first) = copy.first_mut() else { return Err(malformed("a DECIMAL of no bytes")) };
-    let negative = *first & 0x80 == 0;
-    *first ^= 0x80;
-    if negative {
-        copy.iter_mut().for_each(|b| *b = !*b);
+    let Some(first) = bytes.first() else { return Err(malformed("a DECIMAL of no bytes")) };
+    let negative = first & 0x80 == 0;
+    let flip = if negative { 0xff } else { 0 };
+    let mut rest = bytes;
+    let mut sign = 0x80; // of the first group's highest bit only
+    // All digits of the declared precision, the whole ones first.
+    let mut digits = [b'0'; 65];
+    let mut free = digits.as_mut_slice();
+    for count in groups(p - s, s) {
+        let cut = || malformed("a DECIMAL that is cut off");
+        let (head, tail) = rest.split_at_checked(BYTES[count]).ok_or_else(cut)?;
+        let n = head.iter().fold(0u32, |n, b| n << 8 | u32::from(b ^ flip ^ std::mem::take(&mut sign)));
+        let (place, after) = std::mem::take(&mut free).split_at_mut_checked(count).ok_or_else(cut)?;
+        let mut left = n;
+        for digit in place.iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        if left != 0 {
+            return Err(malformed("a DECIMAL with a group out of range"));
+        }
+        (rest, free) = (tail, after);
     }
-    let mut rest: &[u8] = copy;
-    let mut group = |digits: usize| -> Result<u32> {
-        let (head, tail) =
-            rest.split_at_checked(BYTES[digits]).ok_or_else(|| malformed("a DECIMAL that is cut off"))?;
-        rest = tail;
-        let n = be(head) as u32;
-        if n >= 10u32.pow(digits as u32) { Err(malformed("a DECIMAL with a group out of range")) } else { Ok(n) }
-    };
-    let start = out.len();
-    if negative {
+    let digits = std::str::from_utf8(digits.get(..p).unwrap_or_default()).map_err(|_| malformed("a DECIMAL"))?;
+    let (whole, fraction) = digits.split_at(p - s);
+    let whole = whole.trim_start_matches('0');
+    let mut out = String::with_capacity(p + 3);
+    if negative && digits.bytes().any(|d| d != b'0') {
         out.push('-');
     }
-    let whole = p - s;
-    let mut begun = false;
-    for digits in std::iter::once(whole % 9).chain(std::iter::repeat_n(9, whole / 9)).filter(|d| *d > 0) {
-        let n = group(digits)?;
-        if begun {
-            push(out, n, digits);
-        } else if n > 0 {
-            begun = true;
-            push(out, n, n.ilog10() as usize + 1);
-        }
-    }
-    if !begun {
-        out.push('0');
-    }
-    let mut zero = !begun;
+    out.push_str(if whole.is_empty() { "0" } else { whole });
     if s > 0 {
         out.push('.');
-        for digits in std::iter::repeat_n(9, s / 9).chain(std::iter::once(s % 9)).filter(|d| *d > 0) {
-            let n = group(digits)?;
-            zero &= n == 0;
-            push(out, n, digits);
-        }
+        out.push_str(fraction);
     }
-    if negative && zero {
-        out.remove(start);
-    }
-    Ok(())
+    Ok(out)
 }
 
-fn push(out: &mut String, n: u32, digits: usize) {
-    for i in (0..digits as u32).rev() {
-        out.push(char::from(b'0' + (n / 10u32.pow(i) % 10) as u8));
-    }
+/// How many digits each group has, for that many digits before the point and after it.
+fn groups(whole: usize, fraction: usize) -> impl Iterator<Item = usize> {
+    use std::iter::{once, repeat_n};
+    let whole = once(whole % 9).chain(repeat_n(9, whole / 9));
+    whole.chain(repeat_n(9, fraction / 9)).chain(once(fraction % 9)).filter(|digits| *digits > 0)
 }
 
 /// Packs digits as the server prints them: the snapshot's rows get the stream's form. Refuses what does not fit.
@@ -111,10 +100,7 @@ pub fn encode(text: &[u8], precision: u8, scale: u8, out: &mut Vec<u8>) -> Resul
         out.extend(n.to_be_bytes().get(4 - BYTES[digits]..).unwrap_or(&[]));
         Ok(())
     };
-    for digits in std::iter::once(end % 9).chain(std::iter::repeat_n(9, end / 9)).filter(|d| *d > 0) {
-        group(digits, out)?;
-    }
-    for digits in std::iter::repeat_n(9, s / 9).chain(std::iter::once(s % 9)).filter(|d| *d > 0) {
+    for digits in groups(end, s) {
         group(digits, out)?;
     }
     let made = out.get_mut(start..).unwrap_or_default();
@@ -136,9 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn text(bytes: &[u8], p: u8, s: u8) -> String {
-        let mut out = String::new();
-        decode(bytes, p, s, &mut out).unwrap();
-        out
+        decode(bytes, p, s).unwrap()
     }
     #[test]
     fn known_values() {
@@ -151,9 +135,8 @@ mod tests {
     }
     #[test]
     fn what_cannot_be_is_refused() {
-        let mut out = String::new();
-        assert!(decode(&[0xff, 0xff], 4, 2, &mut out).is_err());
-        assert!(decode(&[0x80], 4, 2, &mut out).is_err());
+        assert!(decode(&[0xff, 0xff], 4, 2).is_err());
+        assert!(decode(&[0x80], 4, 2).is_err());
         for (p, s) in [(0, 0), (66, 0), (5, 6), (65, 39), (255, 255)] {
             assert!(width(p, s).is_err(), "{p} {s}");
         }
@@ -182,8 +165,7 @@ mod tests {
         }
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40), p in any::<u8>(), s in any::<u8>()) {
-            let mut out = String::new();
-            let seen = (decode(&bytes, p, s, &mut out).is_ok(), encode(&bytes, p, s, &mut vec![]).is_ok());
+            let seen = (decode(&bytes, p, s).is_ok(), encode(&bytes, p, s, &mut vec![]).is_ok());
             std::hint::black_box(seen);
         }
     }

@@ -53,9 +53,7 @@ pub fn double<'a>(_: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
 
 /// DECIMAL; the parameter is precision * 256 + scale.
 pub fn decimal<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
-    let mut out = String::with_capacity(bytes.len() * 3 + 2);
-    decimal::decode(bytes, (param.n >> 8) as u8, param.n as u8, &mut out)?;
-    Ok(Value::Decimal(Cow::Owned(out)))
+    Ok(Value::Decimal(Cow::Owned(decimal::decode(bytes, (param.n >> 8) as u8, param.n as u8)?)))
 }
 
 /// BIT(1).

@@ -179,7 +179,10 @@ fn opaque(field: u8, data: &[u8], out: &mut String) -> Result<()> {
     use crate::table_map::ty;
     match field {
         ty::NEWDECIMAL => match data {
-            [precision, scale, digits @ ..] => crate::decimal::decode(digits, *precision, *scale, out),
+            [precision, scale, digits @ ..] => {
+                out.push_str(&crate::decimal::decode(digits, *precision, *scale)?);
+                Ok(())
+            }
             _ => Err(malformed("a JSON decimal that is cut off")),
         },
         ty::DATE | ty::DATETIME | ty::TIMESTAMP => {

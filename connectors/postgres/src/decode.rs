@@ -41,8 +41,18 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     if digits.is_empty() || (digits.first() == Some(&b'0') && bytes.len() > 1) {
         return None;
     }
-    // Accumulated below zero, because only there the smallest i64 has room.
+    // 18 digits cannot overflow. More are accumulated below zero, because only there the smallest i64 has room.
     let mut n = 0i64;
+    if digits.len() <= 18 {
+        for d in digits {
+            let d = d.wrapping_sub(b'0');
+            if d > 9 {
+                return None;
+            }
+            n = n * 10 + i64::from(d);
+        }
+        return Some(if negative { -n } else { n });
+    }
     for d in digits {
         let d = d.wrapping_sub(b'0');
         if d > 9 {

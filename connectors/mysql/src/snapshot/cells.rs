@@ -167,11 +167,7 @@ pub fn literal(cell: &[u8], p: &Physical, charset: &str, ty: &Type, type_name: &
         ty::YEAR => cell.first().map_or(0, |n| if *n == 0 { 0 } else { 1900 + u32::from(*n) }).to_string(),
         ty::FLOAT => format!("{:e}", f64::from(f32::from_le_bytes(cell.try_into().map_err(|_| wrong(p))?))),
         ty::DOUBLE => format!("{:e}", f64::from_le_bytes(cell.try_into().map_err(|_| wrong(p))?)),
-        ty::NEWDECIMAL => {
-            let mut s = String::new();
-            decimal::decode(cell, p.meta[0], p.meta[1], &mut s)?;
-            s
-        }
+        ty::NEWDECIMAL => decimal::decode(cell, p.meta[0], p.meta[1])?,
         ty::DATE => {
             let mut s = String::new();
             temporal::date(cell)?.print(0, &mut s);
