@@ -8,7 +8,11 @@
 //! order in the arena, which is all the order that Kafka knows.
 //!
 //! How many bytes may be on their way is bounded by [`Window`], because librdkafka's own bound would refuse a record
-//! larger than it for ever.
+//! larger than it for ever, and because more than it can use costs it time: an idempotent producer of librdkafka has one
+//! request a partition on its way (it counts messages against the five requests that a broker can tell apart:
+//! confluentinc/librdkafka#4989), and while a whole batch waits behind that one its thread asks the socket again and again
+//! without waiting. So each partition gets one batch on its way and nearly another one behind it: then no partition ever
+//! lacks work, at least one of several has a full batch whenever the bound is reached, and the thread sleeps.
 
 use super::{
     Records,
@@ -33,7 +37,7 @@ use std::{
 };
 
 /// Bytes between two looks at how much is on its way.
-const LOOK: usize = 256 << 10;
+const LOOK: usize = 128 << 10;
 /// Most records gathered for one partition: their array stays in the processor's cache.
 const BATCH: usize = 256;
 const WAITING: &str = "handing over records: the client's queue stays full";
@@ -46,6 +50,8 @@ pub struct Handle {
     rkt: ptr::NonNull<ffi::rd_kafka_topic_t>,
     /// What is gathered, by partition. Empty between calls.
     gathered: Vec<Vec<ffi::rd_kafka_message_t>>,
+    /// The transaction in which each partition last had a record.
+    used: Vec<u64>,
     /// Keeps the client alive for longer than the handle.
     transactions: Arc<Transactions>,
 }
@@ -68,6 +74,7 @@ impl Handle {
             keyless: partition(name.as_bytes(), partitions),
             rkt,
             gathered: (0..partitions.max(1)).map(|_| Vec::new()).collect(),
+            used: vec![0; partitions.max(1) as usize],
             transactions: Arc::clone(transactions),
         })
     }
@@ -144,12 +151,15 @@ pub struct Handover {
     window: Window,
     /// (topic, partition) for which something is gathered.
     touched: Vec<(u32, i32)>,
+    /// Counts transactions, from 1.
+    transaction: u64,
 }
 
 impl Handover {
-    /// For a producer, with at most so many bytes on their way.
-    pub fn new(transactions: &Arc<Transactions>, bound: usize) -> Handover {
-        Handover { transactions: Arc::clone(transactions), window: Window::new(bound), touched: Vec::new() }
+    /// For a producer whose requests have up to `batch` bytes, with at most `most` bytes on their way.
+    pub fn new(transactions: &Arc<Transactions>, batch: usize, most: usize) -> Handover {
+        let (transactions, window) = (Arc::clone(transactions), Window::new(batch, most));
+        Handover { transactions, window, touched: Vec::new(), transaction: 1 }
     }
 
     /// All of them, in order. `topics` are those of the arena: `None` where no record goes.
@@ -194,6 +204,9 @@ impl Handover {
                 let gathered = &mut h.gathered[to as usize];
                 if gathered.is_empty() {
                     self.touched.push((r.topic, to));
+                    if std::mem::replace(&mut h.used[to as usize], self.transaction) != self.transaction {
+                        self.window.partitions += 1;
+                    }
                 }
                 gathered.push(message(to, key, value));
                 if gathered.len() < BATCH {
@@ -248,6 +261,7 @@ impl Handover {
     /// Nothing is on its way any more.
     pub fn arrived(&mut self) {
         self.window.clear();
+        self.transaction += 1;
     }
 
     /// Waits until `size` more bytes may be handed over.
@@ -286,10 +300,15 @@ fn message(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> ffi::rd_
 }
 
 /// About how many bytes are on their way. librdkafka tells how many *messages* are; the newest so many bytes are taken to
-/// be theirs. That is exact for one partition and close for many, which is enough for a bound on memory, and costs one
-/// look every [`LOOK`] bytes instead of a report for each record.
+/// be theirs. That is exact for one partition and close for many, which is enough for a bound, and costs one look every
+/// [`LOOK`] bytes instead of a report for each record.
 struct Window {
-    bound: usize,
+    /// Bytes of a full request.
+    batch: usize,
+    /// Bytes that are never exceeded, but by a single record.
+    most: usize,
+    /// Partitions that have had records.
+    partitions: usize,
     messages: usize,
     bytes: usize,
     since: usize,
@@ -298,11 +317,12 @@ struct Window {
 }
 
 impl Window {
-    fn new(bound: usize) -> Window {
-        Window { bound, messages: 0, bytes: 0, since: 0, marks: VecDeque::new() }
+    fn new(batch: usize, most: usize) -> Window {
+        Window { batch, most, partitions: 0, messages: 0, bytes: 0, since: 0, marks: VecDeque::new() }
     }
     fn clear(&mut self) {
-        *self = Window::new(self.bound);
+        self.marks.clear();
+        (self.partitions, self.messages, self.bytes, self.since) = (0, 0, 0, 0);
     }
     fn add(&mut self, size: usize) {
         self.messages += 1;
@@ -313,7 +333,13 @@ impl Window {
     fn due(&self, size: usize) -> bool {
         self.since + size >= LOOK
     }
-    /// Is there room for `size` more, when so many messages are on their way? One record always fits an empty queue.
+    /// A batch on its way for each partition, and nine tenths of one behind one of them; on top of that the share of the
+    /// next look. Where partitions are many, less than a batch each.
+    fn bound(&self) -> usize {
+        (self.partitions.max(1) * self.batch).saturating_add(self.batch / 10 * 9).min(self.most)
+    }
+    /// Is there room for `size` more, and for all that comes before the next look, when so many messages are on their way?
+    /// One record always fits an empty queue.
     fn room(&mut self, on_the_way: usize, size: usize) -> bool {
         if self.since > 0 {
             self.marks.push_back((self.messages, self.bytes));
@@ -333,7 +359,7 @@ impl Window {
                 }
             }
         }
-        on_the_way == 0 || self.bytes.saturating_sub(gone) + size <= self.bound
+        on_the_way == 0 || self.bytes.saturating_sub(gone) + size.max(LOOK) <= self.bound()
     }
 }
 
@@ -343,17 +369,41 @@ mod tests {
 
     #[test]
     fn window_bounds_bytes_by_messages() {
-        let mut w = Window::new(4 * LOOK);
+        let mut w = Window::new(100 * LOOK, 4 * LOOK);
         assert!(w.room(0, 100 * LOOK), "an empty queue takes anything");
         for i in 0..4 {
             w.add(LOOK);
             assert!(w.due(0));
             assert_eq!(w.room(i + 1, LOOK), i < 3, "{i}");
         }
+        assert!(!w.room(4, 1), "what comes before the next look needs room too");
         assert!(!w.room(4, LOOK) && w.room(3, LOOK) && !w.room(3, 2 * LOOK));
         w.add(LOOK);
         assert!(!w.room(4, LOOK) && w.room(2, 2 * LOOK) && w.room(0, 9 * LOOK));
         w.clear();
         assert!(w.room(0, 1));
+    }
+
+    /// Behind the batch that is on its way there is never a whole one while there is one partition; and with several at least
+    /// one has a whole batch when the bound is reached, so that nobody waits for `linger.ms`.
+    #[test]
+    fn window_grows_with_partitions() {
+        let batch = 10 * LOOK;
+        let mut w = Window::new(batch, 100 * LOOK);
+        let fill = |w: &mut Window| {
+            let mut n = 0;
+            while w.room(n, 0) {
+                w.add(LOOK);
+                n += 1;
+            }
+            n * LOOK
+        };
+        assert_eq!(fill(&mut w), 19 * LOOK);
+        for (partitions, all) in [(2, 29), (5, 59), (9, 99), (10, 100), (5000, 100)] {
+            w.clear();
+            w.partitions = partitions;
+            assert_eq!(fill(&mut w), all * LOOK, "{partitions}");
+            assert!(all * LOOK == 100 * LOOK || all * LOOK / partitions > batch);
+        }
     }
 }

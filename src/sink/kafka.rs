@@ -182,7 +182,7 @@ fn unopened() -> Error {
 impl Lane {
     fn new(transactions: Arc<Transactions>, kafka: &Kafka, state_topic: &str) -> Result<Lane> {
         Ok(Lane {
-            handover: Handover::new(&transactions, properties::queue_bytes(kafka)),
+            handover: Handover::new(&transactions, properties::batch_size(kafka), properties::queue_bytes(kafka)),
             state: Handle::new(&transactions, &state_topic.into(), 1)?,
             topics: Vec::new(),
             transactions,

@@ -46,8 +46,9 @@ pub fn client(kafka: &Kafka) -> ClientConfig {
 pub fn producer(kafka: &Kafka, transactional_id: &str, timeout: Duration) -> ClientConfig {
     let mut c = client(kafka);
     for (name, value) in [
-        // Long enough to fill batches under load; an explicit flush at commit cuts it short, so it adds no latency.
-        ("linger.ms", "5".to_owned()),
+        // Long enough to fill batches under load; an explicit flush at commit cuts it short, so it adds no latency. A batch
+        // that is due while another one is on its way makes librdkafka's thread spin (see `handover`).
+        ("linger.ms", "50".to_owned()),
         ("batch.size", BATCH_SIZE.to_string()),
         ("compression.type", "lz4".to_owned()),
         ("queue.buffering.max.messages", "500000".to_owned()),
@@ -264,6 +265,6 @@ mod tests {
         let c = producer(&kafka, "t", Duration::from_secs(60));
         let kbytes: usize = c.get("queue.buffering.max.kbytes").unwrap().parse().unwrap();
         assert!(kbytes * 1024 > MESSAGE_MAX);
-        assert_eq!(c.get("linger.ms"), Some("5"));
+        assert_eq!(c.get("linger.ms"), Some("50"));
     }
 }
