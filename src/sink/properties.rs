@@ -49,7 +49,7 @@ pub fn producer(kafka: &Kafka, transactional_id: &str, timeout: Duration) -> Cli
         // Long enough to fill batches under load; an explicit flush at commit cuts it short, so it adds no latency. A batch
         // that is due while another one is on its way makes librdkafka's thread spin (see `handover`).
         ("linger.ms", "50".to_owned()),
-        ("batch.size", BATCH_SIZE.to_string()),
+        ("batch.size", batch_size(kafka).to_string()),
         ("compression.type", "lz4".to_owned()),
         ("queue.buffering.max.messages", "500000".to_owned()),
         ("message.max.bytes", MESSAGE_MAX.to_string()),
@@ -92,9 +92,9 @@ pub fn queue_bytes(kafka: &Kafka) -> usize {
     number(kafka, "queue.buffering.max.kbytes", QUEUE_KBYTES).saturating_mul(1 << 10)
 }
 
-/// Bytes of one request to a partition.
+/// Bytes of one request to a partition. A queue that no whole batch fits into would be emptied by `linger.ms` alone.
 pub fn batch_size(kafka: &Kafka) -> usize {
-    number(kafka, "batch.size", BATCH_SIZE)
+    number(kafka, "batch.size", BATCH_SIZE.min(queue_bytes(kafka) / 2))
 }
 
 fn number(kafka: &Kafka, name: &'static str, default: usize) -> usize {
