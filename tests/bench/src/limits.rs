@@ -57,7 +57,8 @@ pub async fn source(load: &Load, case: &Case) -> Value {
     })
 }
 
-/// Kafka alone: as many records as these samples make, again and again.
+/// Kafka alone: as many records as these samples make, again and again, by one transactional producer that waits for each of
+/// its commits. Two that take turns, as the daemon's, can be faster.
 pub async fn kafka(bootstrap: &str, sample: Vec<(Vec<u8>, Vec<u8>)>, records: u64) -> Value {
     assert!(!sample.is_empty(), "records to repeat");
     let topic = unique("limit");
@@ -84,12 +85,13 @@ fn send(bootstrap: &str, topic: &str, sample: &[(Vec<u8>, Vec<u8>)], records: u6
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("transactional.id", unique("limit"))
-        .set("linger.ms", "5")
+        // As the daemon's own: a batch that is due behind one on its way makes librdkafka's thread spin.
+        .set("linger.ms", "50")
         .set("batch.size", "1000000")
         .set("compression.type", "lz4")
         .set("queue.buffering.max.messages", "500000")
-        .set("queue.buffering.max.kbytes", "262144")
-        .set("message.max.bytes", "100000000")
+        .set("queue.buffering.max.kbytes", "5000")
+        .set("message.max.bytes", "5000000")
         .set("delivery.report.only.error", "true")
         .create()
         .expect("a producer");
