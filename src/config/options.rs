@@ -108,7 +108,9 @@ pub const OPTIONS: &[Opt] = &[
         Value("{}"),
         "Any [librdkafka property](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md): TLS, SASL, \
          compression. Refused are those on which exactly-once rests (`transactional.id`, `enable.idempotence`, `acks` \
-         and their kin).",
+         and their kin). Of librdkafka's own defaults these are others: `compression.type` lz4, `linger.ms` 50 (a commit \
+         does not wait for it), `queue.buffering.max.kbytes` 16384, `queue.buffering.max.messages` 500000, \
+         `message.max.bytes` 100000000, `socket.nagle.disable` true, `reconnect.backoff.ms` 10.",
     ),
     opt(
         "kafka.cluster",

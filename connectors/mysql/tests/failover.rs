@@ -1,4 +1,5 @@
-//! Another server takes over: a stream goes on by GTID where file names and offsets mean nothing.
+//! Another server takes over: a stream goes on by GTID where file names and offsets mean nothing. And what is set for a whole
+//! server, which others would feel: a log without checksums, `LOAD DATA LOCAL`.
 //!
 //! The test makes the two servers itself, with other numbers and other names of log files, and wipes them: nobody else
 //! needs them. `SEACHANGE_TEST_MYSQL_PAIR` and `SEACHANGE_TEST_MARIADB_PAIR` hold their ports, `SEACHANGE_TEST_SCRIPTS` the
@@ -6,7 +7,9 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::{DEADLINE, LIMIT, Server};
+use futures_util::{StreamExt, stream};
 use mysql_async::{Conn, prelude::Queryable};
 use seachange_mysql::{flavor::Flavor, position::Stand};
 use seachange_sdk::{Kind, Limit, Resume};
@@ -124,12 +127,43 @@ async fn promote(b: &Server) {
     run(&mut b.conn().await, stop).await;
 }
 
+/// The log's checksums are switched off and on again, under the eyes of one stream and before another one begins.
+async fn without_checksums(a: &Server) {
+    let db = a.database("checksums").await;
+    let tables = [&*format!("{db}.*")];
+    a.script(&db, "CREATE TABLE t (id int PRIMARY KEY, v varchar(9)); SET GLOBAL local_infile = 1").await;
+    let mut live = a.resume(&tables, None).await;
+    a.script(
+        &db,
+        "INSERT INTO t VALUES (1, 'with'); SET GLOBAL binlog_checksum = 'NONE'; INSERT INTO t VALUES (2, 'without')",
+    )
+    .await;
+    let mut late = a.resume(&tables, None).await;
+    a.script(&db, "INSERT INTO t VALUES (3, 'late')").await;
+    let mut c = a.conn().await;
+    c.query_drop(format!("USE {db}")).await.unwrap();
+    c.set_infile_handler(async { Ok(stream::iter([Ok(Bytes::from_static(b"4\tloaded\n5\ttoo\n"))]).boxed()) });
+    c.query_drop("LOAD DATA LOCAL INFILE 'rows' INTO TABLE t").await.unwrap();
+    c.disconnect().await.unwrap();
+    a.script(&db, "SET GLOBAL binlog_checksum = 'CRC32'; INSERT INTO t VALUES (6, 'again')").await;
+    let row = |(id, v)| format!("c {db}.t - {{id*: I64({id}), v: \"{v}\"}}");
+    let want = [(1, "with"), (2, "without"), (3, "late"), (4, "loaded"), (5, "too"), (6, "again")].map(row);
+    for (stream, want) in [(&mut live, &want[..]), (&mut late, &want[2..])] {
+        let mut got = Vec::new();
+        while got.len() < want.len() {
+            got.extend(stream.next_changes().await);
+        }
+        assert_eq!(got, want);
+    }
+}
+
 #[tokio::test]
 async fn a_replica_takes_over_without_loss_or_repeat() {
     // One kind after the other: a few servers at a time are enough.
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
         let Some(pair) = Pair::start(flavor) else { continue };
         let (a, b) = (pair.server(0), pair.server(1));
+        without_checksums(&a).await;
         replicate(&a, &b).await;
         let db = a.database("failover").await;
         let tables = [&*format!("{db}.*")];
