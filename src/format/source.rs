@@ -168,29 +168,12 @@ fn render_field(block: &mut Block, field: SourceValue, read: bool, txn: &Txn) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tests::support::txn, *};
     use seachange_sdk::{SourceField, Span};
 
     fn change() -> Change {
         let (before, after) = (Span::NONE, Span::NONE);
         Change { op: Op::Create, table: 0, chunk: 0, before, after, txn: 0, at: 1, row: 0, order: 1, table_order: 1 }
-    }
-
-    fn txn(id: u64, prev_commit: u64, gtid: Option<&str>) -> Txn {
-        Txn {
-            id,
-            ts_us: 0,
-            commit: 0,
-            prev_commit,
-            origin: None,
-            origin_at: 0,
-            gtid: gtid.map(Into::into),
-            server_id: 0,
-            thread: None,
-            file: None,
-            begins: false,
-            ends: None,
-        }
     }
 
     #[test]
@@ -200,7 +183,7 @@ mod tests {
         let fields = fields.into_iter().map(|(name, value)| SourceField { name, value }).collect();
         let plan = SourcePlan::new(&SourceLayout { connector: "c", fields }, "p", &id);
         for ts_us in [0, 1, 999, 1000, 1_700_000_000_123_456, -1, -1_000_001] {
-            let txn = Txn { ts_us, ..txn(1, 0, None) };
+            let txn = Txn { ts_us, ..txn(1) };
             let mut out = Vec::new();
             plan.write(&mut out, &change(), &txn, &mut Block::default());
             let want = format!("{{\"ms\":{},\"us\":{ts_us},\"ns\":{}}}", ts_us.div_euclid(1000), ts_us * 1000);
@@ -222,7 +205,8 @@ mod tests {
         let fields = fields.into_iter().map(|(name, value)| SourceField { name, value }).collect();
         let plan = SourcePlan::new(&SourceLayout { connector: "c", fields }, "p", &id);
         let row = |op, txn, at, row| Change { op, txn, at, row, ..change() };
-        let (first, second) = (txn(7, 0, None), txn(8, 5, Some("u:1")));
+        let first = Txn { prev_commit: 0, ..txn(7) };
+        let second = Txn { prev_commit: 5, gtid: Some("u:1".into()), ..txn(8) };
         let mut block = Block::default();
         let line = |change: Change, txn: &Txn, block: &mut Block| {
             let mut out = Vec::new();

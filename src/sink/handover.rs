@@ -38,8 +38,8 @@ use std::{
 
 /// Bytes between two looks at how much is on its way.
 const LOOK: usize = 128 << 10;
-/// Batches that wait while each partition has one on its way. Measured with one partition (1.5M rows, three alternating
-/// runs): less than one 288,000 to 356,000 rows/s, four 422,000 to 459,000, all of 16 MiB 380,000 to 417,000 with a tenth more CPU.
+/// Batches that wait while each partition has one on its way. Measured with one partition (MySQL, 1.5M rows, three alternating
+/// runs of one build): less than one 288,000 to 356,000 rows/s, four 422,000 to 459,000.
 const BEHIND: usize = 4;
 /// Most records gathered for one partition: their array stays in the processor's cache.
 const BATCH: usize = 256;

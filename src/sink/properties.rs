@@ -266,5 +266,6 @@ mod tests {
         let kbytes: usize = c.get("queue.buffering.max.kbytes").unwrap().parse().unwrap();
         assert!(kbytes * 1024 > MESSAGE_MAX);
         assert_eq!(c.get("linger.ms"), Some("50"));
+        assert_eq!(c.get("batch.size"), Some("524288"), "two batches fit into the queue, or `linger.ms` empties it");
     }
 }

@@ -26,21 +26,17 @@ pub fn client_config(settings: &Settings) -> Result<Option<Arc<ClientConfig>>> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::bug("TLS versions").cause(e))?;
-    // As in libpq, `require` with a CA of one's own means that the CA is to be checked.
-    let verify = match (settings.sslmode, &settings.tls.root) {
-        (SslMode::VerifyFull, _) => Verify::Full,
-        (SslMode::VerifyCa, _) | (SslMode::Require, Some(_)) => Verify::Ca,
-        _ => Verify::Nothing,
-    };
-    let builder = match verify {
-        Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
-        Verify::Ca => {
-            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(settings)?), provider)
+    let lenient = |chain, provider| Arc::new(Lenient { chain, provider });
+    let builder = match (settings.sslmode, &settings.tls.root) {
+        (SslMode::VerifyFull, _) => builder.with_root_certificates(roots(settings)?),
+        // As in libpq, `require` with a CA of one's own means that the CA is to be checked.
+        (SslMode::VerifyCa, _) | (SslMode::Require, Some(_)) => {
+            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(settings)?), provider.clone())
                 .build()
                 .map_err(|e| fault(format!("CA certificates: {e}"), "check ssl_root_cert"))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(inner)))
+            builder.dangerous().with_custom_certificate_verifier(lenient(Some(chain), provider))
         }
-        Verify::Full => builder.with_root_certificates(roots(settings)?),
+        _ => builder.dangerous().with_custom_certificate_verifier(lenient(None, provider)),
     };
     let client = match (&settings.tls.cert, &settings.tls.key) {
         (Some(cert), Some(key)) => {
@@ -54,12 +50,6 @@ pub fn client_config(settings: &Settings) -> Result<Option<Arc<ClientConfig>>> {
         _ => builder.with_no_client_auth(),
     };
     Ok(Some(Arc::new(client)))
-}
-
-enum Verify {
-    Nothing,
-    Ca,
-    Full,
 }
 
 fn certificates(path: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>> {
@@ -98,47 +88,15 @@ fn roots(settings: &Settings) -> Result<RootCertStore> {
     Ok(store)
 }
 
-/// `prefer` and `require` without a CA: encrypts, verifies nothing. The handshake's signature is still checked.
+/// Checks less than `verify-full`: the chain without the name (`verify-ca`), or nothing of the certificate (`prefer`, and
+/// `require` without a CA). The handshake's signature is checked in any case.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
 
-/// `verify-ca`: the chain is checked, the name is not.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         cert: &CertificateDer<'_>,
@@ -148,8 +106,9 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         // The name is looked at last, after chain and validity: only a wrong name can give these two errors.
-        match self.0.verify_server_cert(cert, intermediates, name, ocsp, now) {
+        match chain.verify_server_cert(cert, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }
@@ -162,7 +121,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
     fn verify_tls13_signature(
         &self,
@@ -170,9 +129,9 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

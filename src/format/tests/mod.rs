@@ -4,5 +4,5 @@ mod golden;
 mod records;
 mod schemas;
 mod speed;
-mod support;
+pub(super) mod support;
 mod types;
