@@ -105,6 +105,8 @@ fn consumer(
                     return Err(error);
                 }
                 thread::sleep(Duration::from_millis(20));
+                // "No leader" stays in the client's cache, and would be its answer again: this asks the broker anew.
+                topics::partitions(consumer.client(), topic, patience)?;
             }
         }
     };

@@ -117,7 +117,8 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     found.map_or_else(Vec::new, |t| t.partitions().iter().map(|p| p.id()).collect())
 }
 
-/// The end of a partition. A partition that was made a moment ago may not have a leader yet: it is asked again.
+/// The end of a partition. One that was made a moment ago, or whose broker just came back, may have no leader yet. The
+/// client keeps that answer and gives it again without asking the broker, so the metadata is fetched before each new try.
 fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
     let began = Instant::now();
     loop {
@@ -126,6 +127,7 @@ fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
             Err(e) => assert!(began.elapsed() < PATIENCE, "end of {topic}: {e}"),
         }
         std::thread::sleep(Duration::from_millis(50));
+        partitions(consumer, topic);
     }
 }
 
