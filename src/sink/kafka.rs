@@ -56,6 +56,8 @@ use std::{
 const OPEN: Duration = Duration::from_secs(30);
 /// How long giving up may take: it is a courtesy to readers, the next start does it too.
 const ABORT: Duration = Duration::from_secs(5);
+/// A broker's time for making one of many topics. Where it is slower the pipeline starts again, and finds those that are made.
+const MAKING: Duration = Duration::from_millis(20);
 
 /// The Kafka sink.
 pub struct KafkaSink {
@@ -225,15 +227,14 @@ impl Lane {
             return Ok(());
         }
         let wanted: Vec<_> = new.iter().map(|i| (&*self.topics[*i].0, shape)).collect();
-        let patience = self.transactions.patience(time);
+        let patience = self.transactions.patience(time + MAKING * new.len() as u32);
         let counts = topics::ensure(self.transactions.client(), kafka, &wanted, &patience)?;
-        for (i, count) in new.into_iter().zip(counts) {
-            let (name, handle) = &mut self.topics[i];
+        for (i, count) in new.iter().zip(counts) {
+            let (name, handle) = &mut self.topics[*i];
             *handle = Some(Handle::new(&self.transactions, name, count)?);
-            // Told once more, now that the client has a handle to tell it to: otherwise the first records of a topic that
-            // was only just made wait for the client's own next look, 100 ms later.
-            topics::partitions(self.transactions.client(), name, &patience)?;
         }
+        let names: Vec<_> = new.iter().map(|i| &*self.topics[*i].0).collect();
+        topics::look(self.transactions.client(), &names, &patience)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is left to the broker's automatic creation: it would choose partitions, and for the state topic a retention
 //! that loses the position. So metadata are asked for without permission to create, what is missing is created in one
-//! request, and then metadata are awaited. "Exists already" is fine (somebody else was quicker); "not allowed" is an
+//! request (a few, where there are hundreds), and then metadata are awaited. "Exists already" is fine (somebody else was quicker); "not allowed" is an
 //! error that names the permission. Partition counts are kept until the sink is opened again: a topic that gets more
 //! partitions while the pipeline runs uses them after its next start, and keys move then, as with every producer.
 
@@ -16,10 +16,11 @@ use rdkafka::{
     client::Client,
     config::FromClientConfigAndContext,
     error::RDKafkaErrorCode as Code,
+    metadata::{Metadata, MetadataTopic},
 };
 use seachange_sdk::{Error, Kind, Result, Retry, Side};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     pin::pin,
     sync::{
         Arc,
@@ -29,6 +30,14 @@ use std::{
     thread::{self, Thread},
     time::{Duration, Instant},
 };
+
+/// More topics than this are looked up by one request for all of the cluster's. A producer that is asked about a missing topic
+/// goes on asking about it by itself, and about all such topics whenever it is asked about one more: 1,500 at once were not
+/// found within half a minute.
+const MANY: usize = 32;
+/// Records that a controller makes of one request to create topics, one for each topic, partition and setting: it refuses a
+/// request of more than 10,000.
+const CONTROLLER_RECORDS: usize = 2000;
 
 /// When to give up: a deadline, and a flag that stops the pipeline.
 #[derive(Clone)]
@@ -68,42 +77,81 @@ pub struct Shape {
     pub settings: BTreeMap<String, String>,
 }
 
+/// What a broker tells of a topic, or (`None`) of all topics that this account may see.
+fn metadata(client: &Client<Trouble>, topic: Option<&str>, what: &str, patience: &Patience) -> Result<Metadata> {
+    loop {
+        let Some(slice) = patience.left(Duration::from_secs(2)) else {
+            return Err(patience.over(client.context(), what));
+        };
+        let e = match client.fetch_metadata(topic, if topic.is_some() { slice } else { slice * 5 }) {
+            Ok(m) => return Ok(m),
+            Err(e) => e,
+        };
+        if let Some(e) = client.context().hopeless(what) {
+            return Err(e);
+        }
+        let error = client.context().error(what, &e);
+        if error.retryable() == Retry::Backoff && patience.left(slice).is_some() {
+            thread::sleep(Duration::from_millis(50).min(slice));
+            continue;
+        }
+        return Err(if error.kind() == Kind::Connect { patience.over(client.context(), what) } else { error });
+    }
+}
+
+/// What is told of one topic.
+enum Seen {
+    /// It has so many partitions, each with a leader.
+    Partitions(i32),
+    Missing,
+    /// A partition has no leader yet: a record to it would only lie in the queue.
+    Leaderless,
+}
+
+fn seen(topic: &MetadataTopic, what: impl FnOnce() -> String) -> Result<Seen> {
+    match topic.error().map(Code::from) {
+        None if topic.partitions().is_empty() => Ok(Seen::Missing),
+        None if topic.partitions().iter().all(|p| p.leader() >= 0) => {
+            Ok(Seen::Partitions(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
+        }
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(Seen::Missing),
+        None | Some(Code::LeaderNotAvailable) => Ok(Seen::Leaderless),
+        Some(code) => Err(trouble::from_code(code, format!("{}: {code}", what()))),
+    }
+}
+
 /// Partitions of a topic, or `None` if there is no such topic.
 pub fn partitions(client: &Client<Trouble>, topic: &str, patience: &Patience) -> Result<Option<i32>> {
     let what = || format!("topic {topic}: reading its metadata");
     loop {
-        let Some(slice) = patience.left(Duration::from_secs(2)) else {
-            return Err(patience.over(client.context(), &what()));
-        };
-        let metadata = match client.fetch_metadata(Some(topic), slice) {
-            Ok(m) => m,
-            Err(e) => {
-                if let Some(e) = client.context().hopeless(&what()) {
-                    return Err(e);
-                }
-                let error = client.context().error(&what(), &e);
-                if error.retryable() == Retry::Backoff && patience.left(slice).is_some() {
-                    thread::sleep(Duration::from_millis(50).min(slice));
-                    continue;
-                }
-                return Err(if error.kind() == Kind::Connect {
-                    patience.over(client.context(), &what())
-                } else {
-                    error
-                });
-            }
-        };
+        let metadata = metadata(client, Some(topic), &what(), patience)?;
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
-        match found.error().map(Code::from) {
-            None if found.partitions().is_empty() => return Ok(None),
-            // A partition without leader (error or -1) is waited for: a record to it would only lie in the queue.
-            None if found.partitions().iter().all(|p| p.leader() >= 0) => {
-                return Ok(Some(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)));
-            }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
-            None | Some(Code::LeaderNotAvailable) => thread::sleep(Duration::from_millis(10).min(slice)),
-            Some(code) => return Err(trouble::from_code(code, format!("{}: {code}", what()))),
+        match seen(found, what)? {
+            Seen::Partitions(n) => return Ok(Some(n)),
+            Seen::Missing => return Ok(None),
+            Seen::Leaderless => thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+/// The same of many topics, by one request for all.
+fn partitions_of(client: &Client<Trouble>, topics: &[&str], patience: &Patience) -> Result<Vec<Option<i32>>> {
+    loop {
+        let all = metadata(client, None, "reading the metadata of all topics", patience)?;
+        let found: HashMap<&str, &MetadataTopic> = all.topics().iter().map(|t| (t.name(), t)).collect();
+        let mut counts = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let what = || format!("topic {topic}: reading its metadata");
+            match found.get(topic).map_or(Ok(Seen::Missing), |t| seen(t, what))? {
+                Seen::Partitions(n) => counts.push(Some(n)),
+                Seen::Missing => counts.push(None),
+                Seen::Leaderless => break,
+            }
+        }
+        if counts.len() == topics.len() {
+            return Ok(counts);
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -114,6 +162,9 @@ pub fn ensure(
     topics: &[(&str, &Shape)],
     patience: &Patience,
 ) -> Result<Vec<i32>> {
+    if topics.len() > MANY {
+        return ensure_many(client.context(), kafka, topics, patience);
+    }
     let mut counts = Vec::with_capacity(topics.len());
     let mut missing = Vec::new();
     for (i, (name, shape)) in topics.iter().enumerate() {
@@ -126,7 +177,8 @@ pub fn ensure(
     if missing.is_empty() {
         return Ok(counts);
     }
-    create(client.context(), kafka, &missing, patience)?;
+    let what = format!("creating topics {}", missing.iter().map(|m| m.1).collect::<Vec<_>>().join(", "));
+    create(&Admin::new(client.context(), kafka, &what)?, client.context(), &missing, &what, patience)?;
     for (i, name, _) in missing {
         let mut wait = Duration::from_millis(2);
         loop {
@@ -142,10 +194,47 @@ pub fn ensure(
     Ok(counts)
 }
 
-fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], patience: &Patience) -> Result<()> {
-    let names = || missing.iter().map(|m| m.1).collect::<Vec<_>>().join(", ");
-    let what = || format!("creating topics {}", names());
-    let admin = Admin::new(trouble, kafka, &what())?;
+/// [`ensure`] by a client of its own, which is asked about all topics at once.
+fn ensure_many(trouble: &Trouble, kafka: &Kafka, topics: &[(&str, &Shape)], patience: &Patience) -> Result<Vec<i32>> {
+    let what = format!("looking up {} topics", topics.len());
+    let admin = Admin::new(trouble, kafka, &what)?;
+    let names: Vec<&str> = topics.iter().map(|t| t.0).collect();
+    let mut counts = partitions_of(admin.client()?.inner(), &names, patience)?;
+    let missing = topics.iter().enumerate().zip(&counts).filter(|(_, count)| count.is_none());
+    let missing: Vec<_> = missing.map(|((i, (name, shape)), _)| (i, *name, *shape)).collect();
+    let records = |s: &Shape| 1 + s.settings.len() + usize::try_from(s.partitions).unwrap_or(1);
+    let at_once = CONTROLLER_RECORDS / topics.iter().map(|t| records(t.1)).max().unwrap_or(1);
+    for some in missing.chunks(at_once.max(1)) {
+        let what = format!("creating {} topics, {} to {}", some.len(), some[0].1, some[some.len() - 1].1);
+        create(&admin, trouble, some, &what, patience)?;
+    }
+    loop {
+        let there: Option<Vec<i32>> = counts.iter().copied().collect();
+        if let Some(there) = there {
+            return Ok(there);
+        }
+        let what = || format!("waiting for {} topics to appear after their creation", missing.len());
+        thread::sleep(patience.left(Duration::from_millis(50)).ok_or_else(|| patience.over(trouble, &what()))?);
+        counts = partitions_of(admin.client()?.inner(), &names, patience)?;
+    }
+}
+
+/// Has a client look at topics for which it has handles: without, the first records of a topic that was only just made wait
+/// for the client's own next look, 100 ms later.
+pub fn look(client: &Client<Trouble>, topics: &[&str], patience: &Patience) -> Result<()> {
+    if topics.len() > MANY {
+        return partitions_of(client, topics, patience).map(|_| ());
+    }
+    topics.iter().try_for_each(|topic| partitions(client, topic, patience).map(|_| ()))
+}
+
+fn create(
+    admin: &Admin,
+    trouble: &Trouble,
+    missing: &[(usize, &str, &Shape)],
+    what: &str,
+    patience: &Patience,
+) -> Result<()> {
     let new: Vec<_> = missing
         .iter()
         .map(|(_, name, shape)| {
@@ -156,11 +245,11 @@ fn create(trouble: &Trouble, kafka: &Kafka, missing: &[(usize, &str, &Shape)], p
             t
         })
         .collect();
-    let time = patience.left(Duration::from_secs(30)).ok_or_else(|| patience.over(trouble, &what()))?;
+    let time = patience.left(Duration::from_secs(30)).ok_or_else(|| patience.over(trouble, what))?;
     let options = AdminOptions::new().request_timeout(Some(time)).operation_timeout(Some(time));
     let results = block_on(admin.client()?.create_topics(&new, &options), patience)
-        .ok_or_else(|| patience.over(trouble, &what()))?
-        .map_err(|e| trouble.error(&what(), &e))?;
+        .ok_or_else(|| patience.over(trouble, what))?
+        .map_err(|e| trouble.error(what, &e))?;
     for result in results {
         match result {
             Ok(name) => tracing::info!(topic = name, "topic created"),

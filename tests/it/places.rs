@@ -59,6 +59,28 @@ async fn keys_go_to_the_partitions_that_java_clients_choose() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_over_a_hundred_new_tables() {
+    const TABLES: usize = 100;
+    let each = |sql: &str| (0..TABLES).map(|i| sql.replace('?', &i.to_string())).collect::<Vec<_>>().join(";");
+    let Some(stage) = Stage::set(15, &each("CREATE TABLE t? (id int PRIMARY KEY)")).await else { return };
+    let config = stage.config(&["public.*"]).set(&stage.at("topics.settings.\"segment.index.bytes\""), "65536");
+    let mut daemon = stage.start(&config).await;
+    // Transactions take turns on two producers: each meets the topics, first when they are missing, then when they are there.
+    for id in 0..3 {
+        stage.sql(&format!("BEGIN; {}; COMMIT", each(&format!("INSERT INTO t? VALUES ({id})")))).await;
+        stage.settled().await;
+    }
+    let records = topic::read_all(&stage.kafka.bootstrap, &format!("{}.public.t", stage.name)).await;
+    let mut ids: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for r in records {
+        ids.entry(r.topic.clone()).or_default().push(r.value_json()["after"]["id"].as_i64().expect("id"));
+    }
+    assert_eq!(ids.len(), TABLES);
+    assert!(ids.values().all(|ids| *ids == [0, 1, 2]), "{ids:?}");
+    daemon.terminate(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_pipeline_fails_and_the_others_go_on() {
     let Some(stage) = Stage::set(15, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)").await
     else {

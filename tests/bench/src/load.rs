@@ -144,12 +144,12 @@ impl Load {
         (0..tables).map(|i| format!("{pipeline}.{schema}.{}", table_name(i, tables))).collect()
     }
 
-    /// A row before all rows of the backlog.
-    pub async fn first_row(&self) {
-        const ROW: &str = "INSERT INTO orders (id) VALUES (0)";
+    /// A row in each table before all rows of the backlog.
+    pub async fn first_rows(&self, tables: u64) {
+        let row = |i| format!("INSERT INTO {} (id) VALUES (0)", table_name(i, tables));
         match self {
-            Load::Postgres(l) => l.db.run(ROW).await,
-            Load::Binlog(l) => l.sql(ROW).await,
+            Load::Postgres(l) => l.db.run(&(0..tables).map(row).collect::<Vec<_>>().join(";")).await,
+            Load::Binlog(l) => l.each(&mut (0..tables).map(row)).await,
         }
     }
 

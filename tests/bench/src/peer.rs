@@ -79,7 +79,7 @@ impl Debezium {
         })
         .await;
         if case.kind != Kind::Postgres {
-            rig.load.first_row().await;
+            rig.load.first_rows(1).await;
             eventually(SOON, "Debezium's first record", async || {
                 jvm.living(&log)?;
                 if debezium.topics.end() > 0 { Ok(()) } else { Err(format!("see {}", log.display())) }

@@ -34,7 +34,7 @@ use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
 /// Settings of a reading session beside those that decide how values print.
 const SETTINGS: &str = "SET enable_seqscan = off; SET enable_sort = off; SET enable_incremental_sort = off; \
-    SET max_parallel_workers_per_gather = 0; SET jit = off; SET standard_conforming_strings = on";
+    SET max_parallel_workers_per_gather = 0; SET standard_conforming_strings = on";
 
 /// Rows asked for as long as nothing is known of their size.
 const FIRST_ROWS: usize = 1024;

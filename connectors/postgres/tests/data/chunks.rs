@@ -493,3 +493,25 @@ fn row_filters_of_the_publication() {
         }
     });
 }
+
+#[test]
+fn rows_are_estimated_by_what_analyze_left() {
+    on_every_server("estimates", |lab| async move {
+        lab.run(
+            "CREATE TABLE estimates.known (id int PRIMARY KEY);
+             INSERT INTO estimates.known SELECT generate_series(1, 1000);
+             CREATE TABLE estimates.parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE estimates.low PARTITION OF estimates.parts FOR VALUES FROM (0) TO (100);
+             CREATE TABLE estimates.high PARTITION OF estimates.parts FOR VALUES FROM (100) TO (1000) PARTITION BY RANGE (id);
+             CREATE TABLE estimates.higher PARTITION OF estimates.high FOR VALUES FROM (100) TO (500);
+             CREATE TABLE estimates.rest PARTITION OF estimates.high DEFAULT;
+             INSERT INTO estimates.parts SELECT generate_series(50, 549);
+             ANALYZE estimates.known, estimates.low, estimates.higher, estimates.rest;
+             CREATE TABLE estimates.empty (id int PRIMARY KEY) PARTITION BY RANGE (id);",
+        )
+        .await;
+        let found = lab.snapshotter.discover().await.unwrap();
+        let found: Vec<_> = found.iter().map(|t| (&*t.id.name, t.rows_estimate)).collect();
+        assert_eq!(found, [("empty", None), ("known", Some(1000)), ("parts", Some(500))]);
+    });
+}

@@ -52,8 +52,14 @@ impl Load {
     }
 
     pub async fn sql(&self, sql: &str) {
+        self.each(&mut std::iter::once(sql.to_owned())).await;
+    }
+
+    pub async fn each(&self, statements: &mut (dyn Iterator<Item = String> + Send)) {
         let mut conn = self.session().await;
-        conn.query_drop(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        for sql in statements {
+            conn.query_drop(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
         drop(conn.disconnect().await);
     }
 
