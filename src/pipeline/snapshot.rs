@@ -181,12 +181,12 @@ impl Reading {
         }
         let mut jobs: VecDeque<Job> = begun.jobs.into();
         for table in begun.plan {
-            let parts = if table.rows_estimate.unwrap_or(0) > 4 * self.options.chunk_rows as u64 {
-                self.options.parallel * 4
+            // A small table is one range, and nobody has to be asked: there may be thousands of them.
+            let ranges = if table.rows_estimate.unwrap_or(0) > 4 * self.options.chunk_rows as u64 {
+                self.snapshotter.split(&table.id, self.options.parallel * 4).await?
             } else {
-                1
+                vec![Range::default()]
             };
-            let ranges = self.snapshotter.split(&table.id, parts).await?;
             let planned = async |exact: bool| {
                 let preamble = self.preamble(&table.id, exact).await?;
                 let (reply, answer) = oneshot::channel();
