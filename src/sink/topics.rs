@@ -2,9 +2,10 @@
 //!
 //! Nothing is left to the broker's automatic creation: it would choose partitions, and for the state topic a retention
 //! that loses the position. So metadata are asked for without permission to create, what is missing is created in one
-//! request (a few, where there are hundreds), and then metadata are awaited. "Exists already" is fine (somebody else was quicker); "not allowed" is an
-//! error that names the permission. Partition counts are kept until the sink is opened again: a topic that gets more
-//! partitions while the pipeline runs uses them after its next start, and keys move then, as with every producer.
+//! request (a few, where there are hundreds), and then metadata are awaited. "Exists already" is fine (somebody else was
+//! quicker); "not allowed" is an error that names the permission. Partition counts are kept until the sink is opened
+//! again: a topic that gets more partitions while the pipeline runs uses them after its next start, and keys move then,
+//! as with every producer.
 
 use super::{
     properties,
@@ -38,6 +39,8 @@ const MANY: usize = 32;
 /// Records that a controller makes of one request to create topics, one for each topic, partition and setting: it refuses a
 /// request of more than 10,000.
 const CONTROLLER_RECORDS: usize = 2000;
+/// Between two looks at all topics: in a large cluster each is megabytes, and a partition may be without leader for long.
+const LISTING: Duration = Duration::from_millis(200);
 
 /// When to give up: a deadline, and a flag that stops the pipeline.
 #[derive(Clone)]
@@ -151,7 +154,7 @@ fn partitions_of(client: &Client<Trouble>, topics: &[&str], patience: &Patience)
         if counts.len() == topics.len() {
             return Ok(counts);
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(LISTING);
     }
 }
 
@@ -214,7 +217,7 @@ fn ensure_many(trouble: &Trouble, kafka: &Kafka, topics: &[(&str, &Shape)], pati
             return Ok(there);
         }
         let what = || format!("waiting for {} topics to appear after their creation", missing.len());
-        thread::sleep(patience.left(Duration::from_millis(50)).ok_or_else(|| patience.over(trouble, &what()))?);
+        thread::sleep(patience.left(LISTING).ok_or_else(|| patience.over(trouble, &what()))?);
         counts = partitions_of(admin.client()?.inner(), &names, patience)?;
     }
 }

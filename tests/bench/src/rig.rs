@@ -66,6 +66,7 @@ impl Rig {
             self.load.first_rows(case.tables).await;
             let want = case.tables * pipelines.len() as u64;
             eventually(LONG, &format!("{want} records in topics that have to be made"), async || {
+                daemon.living()?;
                 let seen = written(&daemon).await;
                 if seen >= want { Ok(()) } else { Err(format!("{seen} so far")) }
             })
