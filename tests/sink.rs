@@ -261,6 +261,34 @@ fn another_arena_may_number_topics_otherwise() {
     }
 }
 
+#[test]
+fn topics_that_are_expected_are_there_before_their_records() {
+    let Some(b) = broker("expected topics") else { return };
+    let (pipeline, prefix) = (fresh("expect"), fresh("e"));
+    let names: Vec<String> = (0..40).map(|i| format!("{prefix}.{i}")).collect();
+    create(&b, &names[7], &[]);
+    let mut s = sink(&b, &pipeline);
+    s.open().unwrap();
+    s.expect(&names).unwrap();
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &b).create().unwrap();
+    let all = consumer.fetch_metadata(None, Duration::from_secs(20)).unwrap();
+    let there = |name: &String| all.topics().iter().find(|t| t.name() == name).map_or(0, |t| t.partitions().len());
+    let counts: Vec<usize> = names.iter().map(there).collect();
+    assert!(counts.iter().enumerate().all(|(i, n)| *n == if i == 7 { 1 } else { 3 }), "{counts:?}");
+    // Of those and of one more, by both producers: every record goes to a partition that exists.
+    for round in 0..2 {
+        let mut r = Records::default();
+        for name in names.iter().chain([&format!("{prefix}.more")]) {
+            push(&mut r, name, Some(&format!("k{round}")), Some(b"v"), None);
+        }
+        s.append(&r).unwrap();
+        s.commit(&vec![]).unwrap();
+    }
+    for name in [&names[0], &names[7], &names[39], &format!("{prefix}.more")] {
+        assert_eq!(read(&b, name, "read_committed").len(), 2, "{name}");
+    }
+}
+
 /// Creates a topic as an administrator would.
 fn create(b: &str, topic: &str, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", b).create().unwrap();

@@ -26,7 +26,7 @@ use crate::{
 };
 use seachange_sdk::{Batch, Cell, Change, Error, Kind, Op, Result, Retry, Side, Span, TableId, TableKind, Txn};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ops::Range,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -130,6 +130,12 @@ impl Encoder {
             work: Work::default(),
             round: 0,
         })
+    }
+
+    /// The topics of the rows of these tables, each once.
+    pub fn topics_of(&self, tables: &[TableId]) -> Vec<String> {
+        let names: BTreeSet<String> = tables.iter().map(|t| self.table_topics.name(&self.pipeline, t)).collect();
+        names.into_iter().collect()
     }
 
     /// Appends the records of every change of the batch, in order. After an error `out` holds the records of the changes

@@ -449,6 +449,12 @@ impl Reader {
         match ask {
             Ask::Begin { found, first, reply } => {
                 let begun = self.begin(found, first)?;
+                // A table that the database takes for empty may stay so.
+                let tables = begun.plan.iter().chain(&begun.whole).filter(|t| t.rows_estimate != Some(0));
+                let tables: Vec<TableId> = tables.map(|t| t.id.clone()).collect();
+                if !tables.is_empty() {
+                    self.send(Work::Expect(tables)).await?;
+                }
                 let _gone = reply.send(begun);
             }
             Ask::Plan { table, ranges, preamble: None, reply } => self.plan(&table, ranges, None, reply).await?,

@@ -30,7 +30,7 @@ use crate::{
     sink::{Entries, Records, Sink},
     state::Checkpoint,
 };
-use seachange_sdk::{Batch, Cut, Error, Kind, Position, Result, Retry};
+use seachange_sdk::{Batch, Cut, Error, Kind, Position, Result, Retry, TableId};
 use std::{
     sync::{
         Arc,
@@ -70,6 +70,8 @@ pub enum Work {
     },
     /// State alone.
     State(Entries),
+    /// Rows of these tables are to come.
+    Expect(Vec<TableId>),
 }
 
 /// What the writer tells after each commit.
@@ -282,6 +284,7 @@ impl Writer {
                 self.open.entries.extend(entries);
                 self.open.since.get_or_insert_with(Instant::now);
             }
+            Work::Expect(tables) => self.sink.expect(&self.encoder.topics_of(&tables))?,
             Work::Stream(batch, entries) => {
                 self.append(&batch)?;
                 self.open.entries.extend(entries);

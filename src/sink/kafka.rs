@@ -42,6 +42,7 @@ use crate::{
 };
 use seachange_sdk::{Error, Kind, Result, Retry};
 use std::{
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
@@ -90,6 +91,10 @@ struct Live {
     open: bool,
     /// The commit of the other lane.
     commit: Option<Commit>,
+    /// Value of this opener's record [`OPENED`].
+    nonce: Vec<u8>,
+    /// Partitions of the topics that are known to exist.
+    counts: HashMap<Arc<str>, i32>,
 }
 
 /// A commit that has begun.
@@ -201,8 +206,15 @@ impl Lane {
         aborted.inspect_err(|e| tracing::debug!(error = %e, "the failed transaction is left to the next start")).is_ok()
     }
 
-    /// Looks up and creates the topics of these records that are new.
-    fn meet(&mut self, records: &Records, kafka: &Kafka, shape: &Shape, time: Duration) -> Result<()> {
+    /// Makes handles for the topics of these records that are new here, and creates those that are new altogether.
+    fn meet(
+        &mut self,
+        records: &Records,
+        counts: &mut HashMap<Arc<str>, i32>,
+        kafka: &Kafka,
+        shape: &Shape,
+        time: Duration,
+    ) -> Result<()> {
         for i in 0..records.topic_count() {
             let name = records.topic_name(i as u32);
             match self.topics.get(i) {
@@ -226,17 +238,37 @@ impl Lane {
         if new.is_empty() {
             return Ok(());
         }
-        let wanted: Vec<_> = new.iter().map(|i| (&*self.topics[*i].0, shape)).collect();
         let patience = self.transactions.patience(time + MAKING * new.len() as u32);
-        let counts = topics::ensure(self.transactions.client(), kafka, &wanted, &patience)?;
-        for (i, count) in new.iter().zip(counts) {
+        let unknown = new.iter().map(|i| &self.topics[*i].0).filter(|name| !counts.contains_key(*name));
+        let unknown: Vec<_> = unknown.cloned().collect();
+        ensure(&unknown, counts, &self.transactions, kafka, shape, &patience)?;
+        for i in &new {
             let (name, handle) = &mut self.topics[*i];
+            let count = *counts.get(name).ok_or_else(|| Error::bug(format!("topic {name} was not looked up")))?;
             *handle = Some(Handle::new(&self.transactions, name, count)?);
         }
         let names: Vec<_> = new.iter().map(|i| &*self.topics[*i].0).collect();
         topics::look(self.transactions.client(), &names, &patience)?;
         Ok(())
     }
+}
+
+/// Looks up these topics and creates those that are missing.
+fn ensure(
+    names: &[Arc<str>],
+    counts: &mut HashMap<Arc<str>, i32>,
+    transactions: &Transactions,
+    kafka: &Kafka,
+    shape: &Shape,
+    patience: &Patience,
+) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let wanted: Vec<_> = names.iter().map(|name| (&**name, shape)).collect();
+    let found = topics::ensure(transactions.client(), kafka, &wanted, patience)?;
+    counts.extend(names.iter().cloned().zip(found));
+    Ok(())
 }
 
 impl Live {
@@ -252,6 +284,20 @@ impl Live {
         self.lanes[self.now].transactions.begin()?;
         self.open = true;
         Ok(())
+    }
+
+    /// Begins a Kafka transaction that records come first in, unless one is open. The record [`OPENED`] is written into it
+    /// once more, so that the client makes the state's partition part of the transaction by the request that it needs for
+    /// the records anyway, not by another one between them and the commit; it leaves in one batch with the state.
+    fn begin_with_records(&mut self, time: Duration) -> Result<()> {
+        if self.open {
+            return Ok(());
+        }
+        self.begin()?;
+        let lane = &mut self.lanes[self.now];
+        let patience = lane.transactions.patience(time);
+        let marked = lane.handover.one(&mut lane.state, 0, OPENED.as_bytes(), Some(&self.nonce), &patience);
+        marked.map_err(|e| self.give_up(e))
     }
 
     /// Waits for the end of the other lane's commit.
@@ -296,8 +342,15 @@ impl Sink for KafkaSink {
         let lanes = [Lane::new(a?, kafka, topic)?, Lane::new(b?, kafka, topic)?];
         let client = &lanes[0].transactions;
         state_topic::ensure(client.client(), kafka, topic, self.shape.replication, &client.patience(OPEN))?;
-        let mut live = Live { lanes, now: 0, open: false, commit: None };
         let nonce = format!("{}{:016x} pid {}", self.tenure.mark, RandomState::new().hash_one(0), std::process::id());
+        let mut live = Live {
+            lanes,
+            now: 0,
+            open: false,
+            commit: None,
+            nonce: nonce.clone().into_bytes(),
+            counts: HashMap::new(),
+        };
         live.begin()?;
         let lane = &mut live.lanes[0];
         let patience = lane.transactions.patience(OPEN);
@@ -314,13 +367,29 @@ impl Sink for KafkaSink {
         Ok(stored)
     }
 
+    /// Creates the missing ones of many topics together. A few are created when their first records come.
+    fn expect(&mut self, topics: &[String]) -> Result<()> {
+        if topics.len() <= topics::MANY {
+            return Ok(());
+        }
+        let KafkaSink { kafka, shape, timeout, live: Some(live), .. } = self else { return Err(unopened()) };
+        let transactions = &live.lanes[live.now].transactions;
+        let patience = transactions.patience(*timeout / 2 + MAKING * topics.len() as u32);
+        tracing::info!(
+            topics = topics.len(),
+            "looking up the topics of the tables to be read, and making those that are missing"
+        );
+        let names: Vec<Arc<str>> = topics.iter().map(|t| Arc::from(t.as_str())).collect();
+        ensure(&names, &mut live.counts, transactions, kafka, shape, &patience)
+    }
+
     fn append(&mut self, records: &Records) -> Result<()> {
         if records.items.is_empty() {
             return Ok(());
         }
         let KafkaSink { kafka, shape, timeout, live: Some(live), .. } = self else { return Err(unopened()) };
-        live.lanes[live.now].meet(records, kafka, shape, *timeout / 2)?;
-        live.begin()?;
+        live.lanes[live.now].meet(records, &mut live.counts, kafka, shape, *timeout / 2)?;
+        live.begin_with_records(*timeout / 2)?;
         let lane = &mut live.lanes[live.now];
         let patience = lane.transactions.patience(*timeout / 2);
         lane.handover.records(records, &mut lane.topics, &patience).map_err(|e| live.give_up(e))

@@ -38,6 +38,12 @@ pub trait Sink: Send {
     /// Fences every older owner of this pipeline, and only then reads back what is stored.
     fn open(&mut self) -> Result<Stored>;
 
+    /// Records of these topics are to come: what a sink has to do before the first record of each, it may do now for all of
+    /// them together.
+    fn expect(&mut self, _topics: &[String]) -> Result<()> {
+        Ok(())
+    }
+
     /// Hands over records. They are not visible to readers before `commit`. Everything needed is copied: the arena may be
     /// cleared afterwards.
     fn append(&mut self, records: &Records) -> Result<()>;

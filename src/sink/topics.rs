@@ -35,7 +35,7 @@ use std::{
 /// More topics than this are looked up by one request for all of the cluster's. A producer that is asked about a missing topic
 /// goes on asking about it by itself, and about all such topics whenever it is asked about one more: 1,500 at once were not
 /// found within half a minute.
-const MANY: usize = 32;
+pub const MANY: usize = 32;
 /// Records that a controller makes of one request to create topics, one for each topic, partition and setting: it refuses a
 /// request of more than 10,000.
 const CONTROLLER_RECORDS: usize = 2000;

@@ -28,6 +28,36 @@ async fn only_reads_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_of_many_tables_are_made_together() {
+    const TABLES: usize = 60;
+    let each = |sql: &str| (0..TABLES).map(|i| sql.replace('?', &i.to_string())).collect::<Vec<_>>().join(";");
+    let tables = each("CREATE TABLE t? (id int PRIMARY KEY); INSERT INTO t? VALUES (1), (2)");
+    let Some(stage) = Stage::set(15, &format!("{tables}; CREATE TABLE nothing (id int PRIMARY KEY); ANALYZE")).await
+    else {
+        return;
+    };
+    let config = stage.config(&["public.*"]).set(&stage.at("topics.settings.\"segment.index.bytes\""), "65536");
+    let daemon = stage.start(&config).await;
+    stage.sql(&each("INSERT INTO t? VALUES (3)")).await;
+    stage.settled().await;
+    let mut ids: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for r in topic::read_all(&stage.kafka.bootstrap, &format!("{}.public.t", stage.name)).await {
+        ids.entry(r.topic.clone()).or_default().push(r.value_json()["after"]["id"].as_i64().expect("id"));
+    }
+    ids.values_mut().for_each(|ids| ids.sort_unstable());
+    assert_eq!(ids.len(), TABLES);
+    assert!(ids.values().all(|ids| *ids == [1, 2, 3]), "{ids:?}");
+    let names = topic::names(&stage.kafka.bootstrap, &format!("{}.public", stage.name)).await;
+    assert!(!names.iter().any(|n| n.ends_with(".nothing")), "an empty table waits for its first row: {names:?}");
+    // Before the first row was read.
+    let log = daemon.log_of_run();
+    let made = log.lines().filter(|l| l.contains("topic created") && l.contains(".public.t")).count();
+    let rest = log.lines().skip_while(|l| !l.contains("topics of the tables to be read"));
+    let together = rest.skip(1).take_while(|l| l.contains("topic created")).count();
+    assert_eq!((made, together), (TABLES, TABLES), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_appears_is_read_and_streamed() {
     let Some(stage) = Stage::set(15, "CREATE SCHEMA shop").await else { return };
     let config = stage.config(&["shop.*"]).set(&stage.at("source.snapshot.discover"), "1s");

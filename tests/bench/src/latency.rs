@@ -2,12 +2,14 @@
 //!
 //! A row carries the microsecond at which its statement was sent. Up to 1,000 transactions a second are made; a higher rate
 //! has more rows in each. The first second warms everything up and is not counted. How long the statements took by
-//! themselves, with the commit in the database, is told beside it: that much is not the daemon's.
+//! themselves, with the commit in the database, is told beside it: that much is not the daemon's. So are the quantiles of the
+//! quiet seconds, in which a hypervisor gave nearly nothing of the machine to others: whatever waits for a core that is not
+//! there waits longer than for anything that the daemon does.
 
 use crate::{
     case::{Case, Kind},
     load::Load,
-    measure::{Meter, Topics, round, server},
+    measure::{Meter, Topics, cores, round, server, stolen},
     rig::{Rig, SOON},
 };
 use mysql_async::prelude::Queryable;
@@ -24,6 +26,8 @@ use std::{
 
 /// Transactions a second, at most.
 const COMMITS: u64 = 1000;
+/// Share of the machine that others may have in a quiet second: two ticks of 10 ms of two cores.
+const QUIET: f64 = 0.01;
 
 pub fn now_us() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros())
@@ -93,6 +97,20 @@ pub async fn warm(topic: &Topics, daemon: &mut Daemon) {
     }
 }
 
+/// The quiet ones of these seconds: each begins at an entry and ends at the next, in microseconds; with what was stolen before.
+fn quiet(theft: &[(i64, f64)]) -> impl Iterator<Item = (i64, i64)> {
+    theft.windows(2).filter_map(|w| {
+        let &[(from, before), (to, after)] = w else { return None };
+        let machine = (to - from) as f64 / 1e6 * cores();
+        (after - before < QUIET * machine + 1e-9).then_some((from, to))
+    })
+}
+
+/// What the rows took that were sent in that time.
+fn of(took: &[(i64, f64)], (from, to): (i64, i64)) -> impl Iterator<Item = f64> {
+    took.iter().filter(move |(sent, _)| (from..to).contains(sent)).map(|(_, ms)| *ms)
+}
+
 pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
     let case = Case::new(kind);
     let rig = Rig::new(&case).await;
@@ -115,23 +133,27 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
             let value: Value = serde_json::from_slice(&value).expect("JSON");
             let sent = value["after"]["sent_us"].as_i64().unwrap_or(0);
             if sent > began + 1_000_000 {
-                took.push((now - sent) as f64 / 1000.0);
+                took.push((sent, (now - sent) as f64 / 1000.0));
             }
         }
         (took, topic)
     });
     let (commits, meter) = (rate.clamp(1, COMMITS), Meter::new(daemon.pid(), server(kind.name())));
     let (rows, start) = ((rate / commits).max(1), tokio::time::Instant::now());
-    let mut writes = Vec::new();
+    let (mut writes, mut theft) = (Vec::new(), Vec::new());
     for n in 0..commits * seconds {
+        if n.is_multiple_of(commits) {
+            theft.push((now_us(), stolen()));
+        }
         tokio::time::sleep_until(start + Duration::from_nanos(n * 1_000_000_000 / commits)).await;
         let sent = Instant::now();
         writer.write(i64::try_from(rows).expect("a number of rows")).await;
         writes.push(sent.elapsed().as_secs_f64() * 1000.0);
     }
     let (spent, used) = (start.elapsed().as_secs_f64(), meter.usage());
+    theft.push((now_us(), stolen()));
     done.store(true, Ordering::Relaxed);
-    let (mut took, topic) = reader.join().expect("the consumer");
+    let (took, topic) = reader.join().expect("the consumer");
     let page = daemon.metrics().await;
     let sum = |name: &str| page.sum(name, &[]).unwrap_or(f64::NAN);
     let kafka_commits = sum("seachange_commit_seconds_count");
@@ -145,6 +167,9 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
     };
     writes.drain(..writes.len().min(usize::try_from(commits).unwrap_or(0)));
     writes.sort_by(f64::total_cmp);
+    let mut calm: Vec<f64> = quiet(&theft).flat_map(|s| of(&took, s)).collect();
+    calm.sort_by(f64::total_cmp);
+    let mut took: Vec<f64> = took.into_iter().map(|(_, ms)| ms).collect();
     took.sort_by(f64::total_cmp);
     let q = |f: f64| quantile(&took, f);
     let total = (rows * commits * seconds) as f64;
@@ -152,7 +177,25 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
         "bench": "latency", "db": kind.name(), "rate": rate, "rows_a_transaction": rows, "reached": round(total / spent),
         "seen": took.len(), "p50_ms": q(0.5), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0),
         "write_p50_ms": quantile(&writes, 0.5), "write_p99_ms": quantile(&writes, 0.99), "write_max_ms": quantile(&writes, 1.0),
+        "quiet_seconds": quiet(&theft).count(), "quiet_p50_ms": quantile(&calm, 0.5), "quiet_p99_ms": quantile(&calm, 0.99),
         "commits": kafka_commits, "commit_mean_ms": round(commit_ms), "daemon_us_row": round(1e6 * used.daemon / total),
         "daemon_core_share": round(used.daemon / used.at), "others": round(used.others()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_in_which_others_had_the_machine_are_not_quiet() {
+        let second = |n: i64| n * 1_000_000;
+        let stolen = 0.5 * cores();
+        let theft = [(second(0), 7.0), (second(1), 7.0), (second(2), 7.0 + stolen), (second(3), 7.0 + stolen)];
+        let found: Vec<_> = quiet(&theft).collect();
+        assert_eq!(found, [(second(0), second(1)), (second(2), second(3))]);
+        let took = [(second(0), 1.0), (second(1), 2.0), (second(2), 3.0), (second(3), 4.0)];
+        let calm: Vec<f64> = found.into_iter().flat_map(|s| of(&took, s)).collect();
+        assert_eq!(calm, [1.0, 3.0]);
+    }
 }

@@ -58,12 +58,27 @@ pub fn cpu_of_tree(root: u32) -> f64 {
     sum
 }
 
-/// Busy time of all cores, in seconds, with what a hypervisor has given to other machines meanwhile.
-pub fn cpu_of_all() -> f64 {
+/// Times of all cores since the machine started, by their place in `/proc/stat`.
+fn cpu_of_machine(places: &[usize]) -> f64 {
     let stat = std::fs::read_to_string("/proc/stat").expect("/proc/stat");
     let fields: Vec<u64> =
         stat.lines().next().unwrap_or_default().split_whitespace().skip(1).map(|f| f.parse().unwrap_or(0)).collect();
-    seconds(&fields, &[0, 1, 2, 5, 6, 7])
+    seconds(&fields, places)
+}
+
+/// Busy time of all cores, in seconds, with what a hypervisor has given to other machines meanwhile.
+pub fn cpu_of_all() -> f64 {
+    cpu_of_machine(&[0, 1, 2, 5, 6, 7])
+}
+
+/// Of it, what a hypervisor has given to other machines.
+pub fn stolen() -> f64 {
+    cpu_of_machine(&[7])
+}
+
+/// How many cores there are.
+pub fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64)
 }
 
 fn status_mib(pid: u32, name: &str) -> f64 {
@@ -154,9 +169,8 @@ impl Meter {
 impl Usage {
     /// Share of the whole machine that went to whoever has nothing to do with the run.
     pub fn others(&self) -> f64 {
-        let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let others = self.all - self.daemon - self.database - self.broker - self.own;
-        if self.at > 0.0 { (others / (self.at * cores)).max(0.0) } else { 0.0 }
+        if self.at > 0.0 { (others / (self.at * cores())).max(0.0) } else { 0.0 }
     }
 }
 
