@@ -86,7 +86,9 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "pipeline.NAME.topics",
-        "Names and settings of topics. Seachange creates a topic that is missing and never changes one that exists.",
+        "Names and settings of topics. Seachange creates a topic that is missing and never changes one that exists. It does so \
+         before the topic's first record; of more than 32 tables that a snapshot is about to read, and that the database \
+         does not take for empty, it creates the topics together before it reads.",
     ),
     ("pipeline.NAME.format", "How keys and values look. The envelope is Debezium's whatever is chosen here."),
     ("pipeline.NAME.sink", "Where records go."),

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | at the end of a source transaction, and nothing more is queued | at once, but not sooner than [`PACE`] after the last one began: an idle pipeline adds no latency |
 //! | the same, but records come faster than [`CALM`] | not sooner than [`GROUP`] after the last one began: a commit costs the same for one row and for thousands |
+//! | the same, and the newest is older than [`OLD`], or was in a table that is being read | not sooner than [`BACKLOG`] after it: nobody waits for these |
 //! | there, and more is queued | when the open Kafka transaction has `commit_bytes` or is `commit_interval` old |
 //! | inside a source transaction | only above `txn_bytes_max`, or when the Kafka transaction nears its timeout |
 //! | inside a table without key that is being read | never before its end |
@@ -51,6 +52,10 @@ const PACE: Duration = Duration::from_millis(8);
 const CALM: f64 = 20_000.0;
 /// Least time from commit to commit above that.
 const GROUP: Duration = Duration::from_millis(25);
+/// Age from which on a row is part of a backlog: its readers are behind by more than what it waits for a commit.
+const OLD: Duration = Duration::from_secs(1);
+/// Least time from commit to commit of a backlog.
+const BACKLOG: Duration = Duration::from_millis(50);
 
 /// What the reader hands to the writer.
 #[derive(Debug)]
@@ -248,7 +253,11 @@ impl Writer {
         let (at, records) = self.begun?;
         let since = at.elapsed();
         let fast = (records + self.open.records) as f64 > CALM * since.as_secs_f64();
-        let least = if fast { GROUP } else { PACE };
+        let least = match fast {
+            false => PACE,
+            true if now_us() - self.open.newest_us > OLD.as_micros() as i64 => BACKLOG,
+            true => GROUP,
+        };
         least.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 

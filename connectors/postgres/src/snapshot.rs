@@ -62,7 +62,8 @@ impl Snapshotter for PgSnapshotter {
         let client = self.connector.connect().await?;
         let added = slot::ensure_published(&client, &self.publication, &self.selection).await?;
         // Once per partitioned table, not per table, and by the index (OFFSET 0 keeps the planner from joining the whole of
-        // pg_class for each of them): with 5,000 tables this is asked every few seconds.
+        // pg_class for each of them): with 5,000 tables this is asked every few seconds. Where nothing was ever analysed, as
+        // in an empty table, the statistics of what was written tell (its size would, too, but asking takes a lock).
         let rows = client
             .query(
                 &format!(
@@ -71,7 +72,8 @@ impl Snapshotter for PgSnapshotter {
                          (SELECT sum(leaf.reltuples)::int8 FROM pg_catalog.pg_partition_tree(c.oid) pt CROSS JOIN LATERAL
                             (SELECT l.reltuples FROM pg_catalog.pg_class l
                              WHERE l.oid = pt.relid AND l.relkind = 'r' AND l.reltuples >= 0 OFFSET 0) leaf WHERE pt.isleaf)
-                         WHEN c.reltuples >= 0 THEN c.reltuples::int8 END
+                         WHEN c.reltuples >= 0 THEN c.reltuples::int8
+                         ELSE pg_catalog.pg_stat_get_live_tuples(c.oid) END
                      FROM pg_catalog.pg_publication_tables t
                        JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
                        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename

@@ -507,11 +507,12 @@ fn rows_are_estimated_by_what_analyze_left() {
              CREATE TABLE estimates.rest PARTITION OF estimates.high DEFAULT;
              INSERT INTO estimates.parts SELECT generate_series(50, 549);
              ANALYZE estimates.known, estimates.low, estimates.higher, estimates.rest;
-             CREATE TABLE estimates.empty (id int PRIMARY KEY) PARTITION BY RANGE (id);",
+             CREATE TABLE estimates.empty (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE estimates.fresh (id int PRIMARY KEY);",
         )
         .await;
         let found = lab.snapshotter.discover().await.unwrap();
         let found: Vec<_> = found.iter().map(|t| (&*t.id.name, t.rows_estimate)).collect();
-        assert_eq!(found, [("empty", None), ("known", Some(1000)), ("parts", Some(500))]);
+        assert_eq!(found, [("empty", None), ("fresh", Some(0)), ("known", Some(1000)), ("parts", Some(500))]);
     });
 }
