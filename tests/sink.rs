@@ -262,6 +262,32 @@ fn another_arena_may_number_topics_otherwise() {
 }
 
 #[test]
+fn the_state_joins_a_transaction_with_its_first_record() {
+    let Some(b) = broker("state joins") else { return };
+    let (pipeline, topic) = (fresh("joins"), fresh("j"));
+    let mut s = sink(&b, &pipeline);
+    s.open().unwrap();
+    for n in 0..3 {
+        let mut r = Records::default();
+        push(&mut r, &topic, Some("k"), Some(b"v"), None);
+        s.append(&r).unwrap();
+        s.append(&r).unwrap();
+        s.commit(&vec![(format!("entry{n}"), Some(b"x".to_vec()))]).unwrap();
+    }
+    // State alone needs no such record.
+    s.commit(&vec![("alone".to_owned(), Some(b"x".to_vec()))]).unwrap();
+    drop(s);
+    let stored = read(&b, &settings().state_topic(&pipeline), "read_committed");
+    let keys: Vec<&str> = stored.iter().filter_map(|g| g.key.as_deref()).collect();
+    assert_eq!(keys, ["opened", "opened", "entry0", "opened", "entry1", "opened", "entry2", "alone"]);
+    // All of one opener's are the same, and no part of what is stored.
+    let marks: Vec<_> = stored.iter().filter(|g| g.key.as_deref() == Some("opened")).map(|g| &g.value).collect();
+    assert!(marks.iter().all(|m| *m == marks[0]), "{marks:?}");
+    let again = sink(&b, &pipeline).open().unwrap();
+    assert_eq!(again.keys().collect::<Vec<_>>(), ["alone", "entry0", "entry1", "entry2"]);
+}
+
+#[test]
 fn topics_that_are_expected_are_there_before_their_records() {
     let Some(b) = broker("expected topics") else { return };
     let (pipeline, prefix) = (fresh("expect"), fresh("e"));

@@ -15,7 +15,7 @@
 //! | there, and more is queued | when the open Kafka transaction has `commit_bytes` or is `commit_interval` old |
 //! | inside a source transaction | only above `txn_bytes_max`, or when the Kafka transaction nears its timeout |
 //! | inside a table without key that is being read | never before its end |
-//! | with a position but no change (keepalive) | every `idle_interval` |
+//! | with a position but no change (keepalive) | every `idle_interval`; the first position of a new pipeline at once |
 //!
 //! While the sink waits for Kafka to end a transaction, the writer encodes and hands over what comes next, so that a row
 //! waits for one commit under way, not for two. The reader is told of a position when its transaction has ended, and the
@@ -255,7 +255,7 @@ impl Writer {
         let fast = (records + self.open.records) as f64 > CALM * since.as_secs_f64();
         let least = match fast {
             false => PACE,
-            true if now_us() - self.open.newest_us > OLD.as_micros() as i64 => BACKLOG,
+            true if now_us().saturating_sub(self.open.newest_us) > OLD.as_micros() as i64 => BACKLOG,
             true => GROUP,
         };
         least.checked_sub(since).filter(|rest| !rest.is_zero())
@@ -280,7 +280,8 @@ impl Writer {
                 && (o.bytes >= self.limits.txn_bytes_max || self.age() > self.transaction_timeout / 3);
         }
         if o.records == 0 && o.entries.is_empty() {
-            return self.last_commit.elapsed() >= self.limits.idle_interval;
+            // Where a new pipeline begins is to be durable before anything else.
+            return self.checkpoint.is_none() || self.last_commit.elapsed() >= self.limits.idle_interval;
         }
         (nothing_queued && self.pending.is_none() && self.grouping().is_none())
             || o.bytes >= self.limits.commit_bytes
@@ -396,7 +397,7 @@ impl Writer {
         self.last_commit = Instant::now();
         self.metrics.busy(Stage::Commit, waited.elapsed());
         self.metrics.commit(p.started.elapsed(), p.bytes as u64, p.records as u64, now_us() as f64 / 1e6);
-        let lag = if p.newest_us == 0 { 0 } else { (now_us() - p.newest_us).max(0) };
+        let lag = if p.newest_us == 0 { 0 } else { now_us().saturating_sub(p.newest_us).max(0) };
         self.metrics.lag_seconds.set(lag as f64 / 1e6);
         self.committed.send_modify(|c| {
             c.position = self.position.clone();

@@ -6,6 +6,7 @@
 //! which has already fenced every older owner, commits a record of its own (key `opened`, with a nonce), and reads until
 //! it meets that record. One partition is one order: everything committed before it has been read by then, and nobody
 //! else can write after it. Compaction keeps the newest record of each key and never reorders, so it changes nothing.
+//! Transactions with records hold it again ([`super::kafka`] says why): who opened last is who wrote last, all the same.
 
 use super::{
     Stored, properties,

@@ -15,6 +15,16 @@ async fn never_reads_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_pipeline_is_ready_before_anything_changes() {
+    let Some(stage) = Stage::set(15, "CREATE TABLE t (id int PRIMARY KEY)").await else { return };
+    let config = stage.config(&["public.t"]).set(&stage.at("source.snapshot"), "never");
+    // Nothing to read and nothing streamed: only where it begins is there to be committed.
+    let daemon = stage.start(&config.set(&stage.at("limits.idle_interval"), "1h")).await;
+    let committed = daemon.metrics().await.sum("seachange_commit_seconds_count", &[]);
+    assert_eq!(committed, Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_reads_and_ends() {
     let tables = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 2500);
          CREATE TABLE k (v int); INSERT INTO k SELECT generate_series(1, 50)";

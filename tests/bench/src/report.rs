@@ -198,7 +198,7 @@ rows/s: from the start of the process to the last record that a read_committed c
 nine tenths of all. Source alone: a bare reader of the same log. Kafka alone: one producer that sends the same records and waits
 for each commit (the daemon has two that take turns). us: CPU microseconds a row. MB/s: keys and values before compression. others: share of the whole machine
 that neither daemon, database, broker nor the bench used, what a hypervisor took included; where it is more than a few hundredths, compare CPU, not rates.
-Quiet seconds: those in which a hypervisor took less than a hundredth of the machine.
+Quiet seconds: those in which a hypervisor took a hundredth of the machine at most.
 ";
 
 fn at<'a>(result: &'a Value, path: &str) -> &'a Value {
