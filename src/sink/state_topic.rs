@@ -29,11 +29,13 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 pub const OPENED: &str = "opened";
 
 /// How the topic is made. Small segments, so that compaction (which leaves the active one alone) keeps what has to be
-/// read at start small; tombstones and markers go after ten minutes, far longer than a reading takes.
+/// read at start small, with indexes of their size (an entry of 12 bytes for 4 KiB at most): a broker lays out 10 MiB for each
+/// otherwise. Tombstones and markers go after ten minutes, far longer than a reading takes.
 pub fn shape(replication: Option<i32>) -> Shape {
     let settings = [
         ("cleanup.policy", "compact"),
         ("segment.bytes", "8388608"),
+        ("segment.index.bytes", "65536"),
         ("min.cleanable.dirty.ratio", "0.1"),
         ("delete.retention.ms", "600000"),
     ];
