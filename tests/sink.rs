@@ -70,6 +70,14 @@ fn sink(bootstrap: &str, pipeline: &str) -> KafkaSink {
     sink_with(&kafka(bootstrap, &[]), pipeline, 3)
 }
 
+/// An opened sink of a pipeline that nobody has used, with the pipeline's name.
+fn opened(bootstrap: &str, name: &str) -> (String, KafkaSink) {
+    let pipeline = fresh(name);
+    let mut s = sink(bootstrap, &pipeline);
+    s.open().unwrap();
+    (pipeline, s)
+}
+
 fn push(r: &mut Records, topic: &str, key: Option<&str>, value: Option<&[u8]>, header: Option<(&'static str, &str)>) {
     let topic = r.topic(topic);
     let mut put = |b: &[u8]| {
@@ -264,9 +272,7 @@ fn another_arena_may_number_topics_otherwise() {
 #[test]
 fn the_state_joins_a_transaction_with_its_first_record() {
     let Some(b) = broker("state joins") else { return };
-    let (pipeline, topic) = (fresh("joins"), fresh("j"));
-    let mut s = sink(&b, &pipeline);
-    s.open().unwrap();
+    let ((pipeline, mut s), topic) = (opened(&b, "joins"), fresh("joins"));
     for n in 0..3 {
         let mut r = Records::default();
         push(&mut r, &topic, Some("k"), Some(b"v"), None);
@@ -290,11 +296,9 @@ fn the_state_joins_a_transaction_with_its_first_record() {
 #[test]
 fn topics_that_are_expected_are_there_before_their_records() {
     let Some(b) = broker("expected topics") else { return };
-    let (pipeline, prefix) = (fresh("expect"), fresh("e"));
+    let ((_, mut s), prefix) = (opened(&b, "expect"), fresh("expect"));
     let names: Vec<String> = (0..40).map(|i| format!("{prefix}.{i}")).collect();
     create(&b, &names[7], &[]);
-    let mut s = sink(&b, &pipeline);
-    s.open().unwrap();
     s.expect(&names).unwrap();
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &b).create().unwrap();
     let all = consumer.fetch_metadata(None, Duration::from_secs(20)).unwrap();
@@ -461,9 +465,7 @@ fn small_commits_are_quick() {
 #[test]
 fn a_commit_can_run_while_the_next_records_are_handed_over() {
     let Some(b) = broker("overlap") else { return };
-    let (pipeline, topic) = (fresh("overlap"), fresh("overlap"));
-    let mut s = sink(&b, &pipeline);
-    s.open().unwrap();
+    let ((pipeline, mut s), topic) = (opened(&b, "overlap"), fresh("overlap"));
     let mut r = Records::default();
     for i in 0..20 {
         r.clear();

@@ -139,6 +139,17 @@ struct Pending {
     newest_us: i64,
 }
 
+/// Least time from commit to commit, where so many records came since the last one began, and the newest is so old.
+fn distance(records: usize, since: Duration, age_us: i64) -> Duration {
+    if records as f64 <= CALM * since.as_secs_f64() {
+        PACE
+    } else if age_us > OLD.as_micros() as i64 {
+        BACKLOG
+    } else {
+        GROUP
+    }
+}
+
 fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
@@ -252,12 +263,8 @@ impl Writer {
     fn grouping(&self) -> Option<Duration> {
         let (at, records) = self.begun?;
         let since = at.elapsed();
-        let fast = (records + self.open.records) as f64 > CALM * since.as_secs_f64();
-        let least = match fast {
-            false => PACE,
-            true if now_us().saturating_sub(self.open.newest_us) > OLD.as_micros() as i64 => BACKLOG,
-            true => GROUP,
-        };
+        let age_us = now_us().saturating_sub(self.open.newest_us);
+        let least = distance(records + self.open.records, since, age_us);
         least.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 
@@ -406,5 +413,25 @@ impl Writer {
         });
         crash::point("after-confirm");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_keep_their_distance_by_rate_and_age() {
+        let (since, fresh, old) = (Duration::from_millis(10), 5_000, 60_000_000);
+        let calm = (CALM * since.as_secs_f64()) as usize;
+        for age in [fresh, old] {
+            assert_eq!(distance(calm, since, age), PACE, "few records: whoever reads them waits for nothing else");
+        }
+        assert_eq!(distance(calm + 1, since, fresh), GROUP);
+        assert_eq!(distance(calm + 1, since, old), BACKLOG);
+        // A database whose clock is ahead.
+        assert_eq!(distance(calm + 1, since, -old), GROUP);
+        // Rows that were there before have no time: their age is that of 1970.
+        assert_eq!(distance(calm + 1, since, now_us()), BACKLOG);
     }
 }

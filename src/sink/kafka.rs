@@ -241,7 +241,7 @@ impl Lane {
         let patience = self.transactions.patience(time + MAKING * new.len() as u32);
         let unknown = new.iter().map(|i| &self.topics[*i].0).filter(|name| !counts.contains_key(*name));
         let unknown: Vec<_> = unknown.cloned().collect();
-        ensure(&unknown, counts, &self.transactions, kafka, shape, &patience)?;
+        make_known(&unknown, counts, &self.transactions, kafka, shape, &patience)?;
         for i in &new {
             let (name, handle) = &mut self.topics[*i];
             let count = *counts.get(name).ok_or_else(|| Error::bug(format!("topic {name} was not looked up")))?;
@@ -253,8 +253,8 @@ impl Lane {
     }
 }
 
-/// Looks up these topics and creates those that are missing.
-fn ensure(
+/// Looks up these topics, creates those that are missing, and keeps how many partitions each has.
+fn make_known(
     names: &[Arc<str>],
     counts: &mut HashMap<Arc<str>, i32>,
     transactions: &Transactions,
@@ -380,7 +380,7 @@ impl Sink for KafkaSink {
             "looking up the topics of the tables to be read, and making those that are missing"
         );
         let names: Vec<Arc<str>> = topics.iter().map(|t| Arc::from(t.as_str())).collect();
-        ensure(&names, &mut live.counts, transactions, kafka, shape, &patience)
+        make_known(&names, &mut live.counts, transactions, kafka, shape, &patience)
     }
 
     fn append(&mut self, records: &Records) -> Result<()> {
