@@ -96,8 +96,9 @@ impl<'a> Digits<'a> {
         }
         let digits = || whole.bytes().chain(fraction.bytes()).chain(std::iter::repeat_n(b'0', zeros)).map(|b| b - b'0');
         if whole.len() + fraction.len() + zeros <= 38 {
-            let n = digits().fold(0u128, |n, d| n * 10 + u128::from(d));
-            twos_complement(self.negative, &n.to_be_bytes(), out);
+            // below 10^38, and so below 2^127
+            let n = digits().fold(0i128, |n, d| n * 10 + i128::from(d));
+            out.extend_from_slice(shortest(if self.negative { -n } else { n }, &mut [0; 16]));
             return Ok(());
         }
         // Nine digits at a time into limbs of base 2^32, lowest first.
@@ -130,12 +131,12 @@ impl<'a> Digits<'a> {
     }
 }
 
-/// Appends a magnitude (big-endian, its first byte below 128 or of a `u128` below 10^38) as the shortest two's complement.
-fn twos_complement(negative: bool, magnitude: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.push(0);
-    out.extend_from_slice(magnitude);
-    negate_and_shorten(negative, start, out);
+/// The shortest big-endian two's complement, at the end of `room`.
+pub fn shortest(n: i128, room: &mut [u8; 16]) -> &[u8] {
+    *room = n.to_be_bytes();
+    // Of the bits that repeat the sign, one has to stay.
+    let spare = (n.leading_zeros().max(n.leading_ones()) - 1) / 8;
+    room.get(spare as usize..).unwrap_or_default()
 }
 
 /// `out[start..]` is a magnitude with a zero byte before it: gives it its sign and drops bytes that say nothing.

@@ -6,7 +6,7 @@
 //! With 128 bits, a chance hit among a billion keys is less likely than one in 10^20.
 
 use super::decimal::Digits;
-use seachange_sdk::{Cell, Error, Result, TableSchema, Value, Visitor};
+use seachange_sdk::{Cell, Error, Result, TableSchema, Value, Visitor, digits};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The hash of a row's key; `None` when the table has no key or a key cell is not there (absent or unavailable).
@@ -50,6 +50,19 @@ fn float(out: &mut Vec<u8>, f: f64) {
     out.extend_from_slice(&canonical.to_bits().to_le_bytes());
 }
 
+fn decimal(out: &mut Vec<u8>, text: &str) -> Result<()> {
+    match Digits::parse(text)? {
+        Some(digits) => {
+            let (negative, whole, fraction) = digits.canonical();
+            out.extend_from_slice(&[4, u8::from(negative)]);
+            tagged(out, 4, whole.as_bytes());
+            tagged(out, 4, fraction.as_bytes());
+        }
+        None => tagged(out, 5, text.as_bytes()),
+    }
+    Ok(())
+}
+
 fn canonical(out: &mut Vec<u8>, value: Value<'_>) -> Result<()> {
     match value {
         Value::Null => out.push(0),
@@ -70,15 +83,12 @@ fn canonical(out: &mut Vec<u8>, value: Value<'_>) -> Result<()> {
             out.push(3);
             float(out, f);
         }
-        Value::Decimal(text) => match Digits::parse(&text)? {
-            Some(digits) => {
-                let (negative, whole, fraction) = digits.canonical();
-                out.extend_from_slice(&[4, u8::from(negative)]);
-                tagged(out, 4, whole.as_bytes());
-                tagged(out, 4, fraction.as_bytes());
-            }
-            None => tagged(out, 5, text.as_bytes()),
-        },
+        Value::Decimal(text) => decimal(out, &text)?,
+        Value::Unscaled(n, scale) => {
+            let mut text = String::new();
+            digits(n, scale, &mut text);
+            decimal(out, &text)?;
+        }
         Value::Text(text) => tagged(out, 6, text.as_bytes()),
         Value::Bytes(bytes) => tagged(out, 7, &bytes),
         Value::Bits(bits) => tagged(out, 8, bits.as_bytes()),
@@ -178,6 +188,8 @@ mod tests {
         assert_eq!(form(&[Value::I64(7)]), form(&[Value::U64(7)]));
         assert_eq!(form(&[decimal("1.50")]), form(&[decimal("01.5")]));
         assert_eq!(form(&[decimal("-0.00")]), form(&[decimal("0")]));
+        assert_eq!(form(&[decimal("-1.5")]), form(&[Value::Unscaled(-1500, 3)]));
+        assert_ne!(form(&[decimal("1.5")]), form(&[Value::Unscaled(150, 1)]));
         assert_eq!(form(&[Value::F64(-0.0)]), form(&[Value::F64(0.0)]));
         assert_eq!(form(&[Value::F32(1.5)]), form(&[Value::F64(1.5)]));
     }

@@ -6,11 +6,11 @@
 
 use super::{
     datetime::{self, Fraction, SECOND},
-    decimal::Digits,
+    decimal::{Digits, shortest},
     json,
 };
 use crate::config::resolved::{BinaryMode, DecimalMode, Format, IntervalMode, MapMode, TimeMode, Values, ZeroDates};
-use seachange_sdk::{Error, Nested, Result, Type, Value, Visitor};
+use seachange_sdk::{Error, Nested, Result, Type, Value, Visitor, digits};
 
 /// Which kind of date or time a column is: decides what infinity looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub struct Style {
 pub struct Scratch {
     bytes: Vec<u8>,
     limbs: Vec<u32>,
+    text: String,
 }
 
 impl Style {
@@ -190,6 +191,7 @@ impl Style {
             Value::F64(f) => json::f64(out, f),
             Value::Text(text) => json::string(out, &text),
             Value::Decimal(text) => return self.decimal(out, &text, scratch),
+            Value::Unscaled(n, scale) => return self.unscaled(out, n, scale, scratch),
             Value::Bytes(bytes) => self.bytes(out, &bytes),
             Value::Bits(bits) => return self.bits(out, &bits, scratch),
             Value::Date(days) => return self.date(out, days),
@@ -236,6 +238,25 @@ impl Style {
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// A number that has the column's scale is written as it is; else its digits decide.
+    fn unscaled(&self, out: &mut Vec<u8>, n: i128, scale: u8, scratch: &mut Scratch) -> Result<()> {
+        if self.decimal == DecimalMode::Precise && self.scale == Scale::Fixed(i32::from(scale)) {
+            quoted(out, |o| json::base64(o, shortest(n, &mut [0; 16])));
+            return Ok(());
+        }
+        let mut text = std::mem::take(&mut scratch.text);
+        text.clear();
+        digits(n, scale, &mut text);
+        let done = if self.decimal == DecimalMode::String {
+            quoted(out, |o| o.extend_from_slice(text.as_bytes()));
+            Ok(())
+        } else {
+            self.decimal(out, &text, scratch)
+        };
+        scratch.text = text;
+        done
     }
 
     fn decimal(&self, out: &mut Vec<u8>, text: &str, scratch: &mut Scratch) -> Result<()> {

@@ -9,6 +9,9 @@ use seachange_sdk::Result;
 /// Bytes of a group of 0 to 9 digits.
 const BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 
+/// 10 to the power of a group's digits.
+const POWERS: [u32; 10] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+
 /// Bytes of a DECIMAL(precision, scale).
 pub fn width(precision: u8, scale: u8) -> Result<usize> {
     let (p, s) = (usize::from(precision), usize::from(scale));
@@ -20,35 +23,48 @@ pub fn width(precision: u8, scale: u8) -> Result<usize> {
     Ok(part(p - s) + part(s))
 }
 
+/// The most digits whose number always fits an `i128`.
+pub const MOST_UNSCALED: u8 = 38;
+
+/// A packed value of at most [`MOST_UNSCALED`] digits without its point.
+pub fn unscaled(bytes: &[u8], precision: u8, scale: u8) -> Result<i128> {
+    if precision > MOST_UNSCALED {
+        return Err(malformed(format!("a DECIMAL({precision},{scale}) to be read as a number")));
+    }
+    // Groups have no more than the precision's digits, so neither product nor sum leaves its type.
+    let (mut few, mut many) = (0u64, 0i128);
+    let negative = if precision <= 19 {
+        walk(bytes, precision, scale, |count, group| {
+            few = few * u64::from(POWERS[count]) + u64::from(group);
+            Some(())
+        })?
+    } else {
+        walk(bytes, precision, scale, |count, group| {
+            many = many * i128::from(POWERS[count]) + i128::from(group);
+            Some(())
+        })?
+    };
+    let n = many + i128::from(few);
+    Ok(if negative { -n } else { n })
+}
+
 /// The digits of a packed value: `-?[0-9]+(\.[0-9]+)?`, all of its scale, no leading zeros.
 pub fn decode(bytes: &[u8], precision: u8, scale: u8) -> Result<String> {
-    if bytes.len() != width(precision, scale)? {
-        return Err(malformed(format!("a DECIMAL({precision},{scale}) of {} bytes", bytes.len())));
-    }
     let (p, s) = (usize::from(precision), usize::from(scale));
-    let Some(first) = bytes.first() else { return Err(malformed("a DECIMAL of no bytes")) };
-    let negative = first & 0x80 == 0;
-    let flip = if negative { 0xff } else { 0 };
-    let mut rest = bytes;
-    let mut sign = 0x80; // of the first group's highest bit only
     // All digits of the declared precision, the whole ones first.
     let mut digits = [b'0'; 65];
     let mut free = digits.as_mut_slice();
-    for count in groups(p - s, s) {
-        let cut = || malformed("a DECIMAL that is cut off");
-        let (head, tail) = rest.split_at_checked(BYTES[count]).ok_or_else(cut)?;
-        let n = head.iter().fold(0u32, |n, b| n << 8 | u32::from(b ^ flip ^ std::mem::take(&mut sign)));
-        let (place, after) = std::mem::take(&mut free).split_at_mut_checked(count).ok_or_else(cut)?;
-        let mut left = n;
+    let put = |count: usize, group: u32| {
+        let (place, after) = std::mem::take(&mut free).split_at_mut_checked(count)?;
+        let mut left = group;
         for digit in place.iter_mut().rev() {
             *digit = b'0' + (left % 10) as u8;
             left /= 10;
         }
-        if left != 0 {
-            return Err(malformed("a DECIMAL with a group out of range"));
-        }
-        (rest, free) = (tail, after);
-    }
+        free = after;
+        Some(())
+    };
+    let negative = walk(bytes, precision, scale, put)?;
     let digits = std::str::from_utf8(digits.get(..p).unwrap_or_default()).map_err(|_| malformed("a DECIMAL"))?;
     let (whole, fraction) = digits.split_at(p - s);
     let whole = whole.trim_start_matches('0');
@@ -62,6 +78,41 @@ pub fn decode(bytes: &[u8], precision: u8, scale: u8) -> Result<String> {
         out.push_str(fraction);
     }
     Ok(out)
+}
+
+/// Tells of each group, the highest first, how many digits it has and their number; answers whether the value is negative.
+#[inline]
+fn walk(bytes: &[u8], precision: u8, scale: u8, mut tell: impl FnMut(usize, u32) -> Option<()>) -> Result<bool> {
+    if bytes.len() != width(precision, scale)? {
+        return Err(malformed(format!("a DECIMAL({precision},{scale}) of {} bytes", bytes.len())));
+    }
+    let (p, s) = (usize::from(precision), usize::from(scale));
+    let Some(first) = bytes.first() else { return Err(malformed("a DECIMAL of no bytes")) };
+    let negative = first & 0x80 == 0;
+    let flip = if negative { 0xff } else { 0 };
+    let mut rest = bytes;
+    let mut sign = 0x80; // of the first group's highest bit only
+    let mut group = |count: usize| {
+        let cut = || malformed("a DECIMAL that is cut off");
+        let (head, tail) = rest.split_at_checked(BYTES[count]).ok_or_else(cut)?;
+        rest = tail;
+        let n = head.iter().fold(0u32, |n, b| n << 8 | u32::from(b ^ flip ^ std::mem::take(&mut sign)));
+        if n >= POWERS[count] {
+            return Err(malformed("a DECIMAL with a group out of range"));
+        }
+        tell(count, n).ok_or_else(cut)
+    };
+    let whole = p - s;
+    if whole % 9 > 0 {
+        group(whole % 9)?;
+    }
+    for _ in 0..whole / 9 + s / 9 {
+        group(9)?;
+    }
+    if s % 9 > 0 {
+        group(s % 9)?;
+    }
+    Ok(negative)
 }
 
 /// How many digits each group has, for that many digits before the point and after it.
@@ -137,6 +188,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         assert!(decode(&[0xff, 0xff], 4, 2).is_err());
         assert!(decode(&[0x80], 4, 2).is_err());
+        assert!(unscaled(&[0xff, 0xff], 4, 2).is_err() && unscaled(&[0x80], 4, 2).is_err());
         for (p, s) in [(0, 0), (66, 0), (5, 6), (65, 39), (255, 255)] {
             assert!(width(p, s).is_err(), "{p} {s}");
         }
@@ -161,11 +213,16 @@ mod tests {
             }
             let mut packed = vec![];
             encode(t.as_bytes(), p, s, &mut packed).unwrap();
-            prop_assert_eq!(text(&packed, p, s), t);
+            prop_assert_eq!(text(&packed, p, s), &t[..]);
+            if p <= MOST_UNSCALED {
+                let mut digits = String::new();
+                seachange_sdk::digits(unscaled(&packed, p, s).unwrap(), s, &mut digits);
+                prop_assert_eq!(digits, t);
+            }
         }
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40), p in any::<u8>(), s in any::<u8>()) {
-            let seen = (decode(&bytes, p, s).is_ok(), encode(&bytes, p, s, &mut vec![]).is_ok());
+            let seen = (decode(&bytes, p, s).is_ok(), unscaled(&bytes, p, s).is_ok(), encode(&bytes, p, s, &mut vec![]).is_ok());
             std::hint::black_box(seen);
         }
     }

@@ -53,7 +53,12 @@ pub fn double<'a>(_: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
 
 /// DECIMAL; the parameter is precision * 256 + scale.
 pub fn decimal<'a>(param: &'a Param, bytes: &'a [u8]) -> Result<Value<'a>> {
-    Ok(Value::Decimal(Cow::Owned(decimal::decode(bytes, (param.n >> 8) as u8, param.n as u8)?)))
+    let (precision, scale) = ((param.n >> 8) as u8, param.n as u8);
+    Ok(if precision <= decimal::MOST_UNSCALED {
+        Value::Unscaled(decimal::unscaled(bytes, precision, scale)?, scale)
+    } else {
+        Value::Decimal(Cow::Owned(decimal::decode(bytes, precision, scale)?))
+    })
 }
 
 /// BIT(1).
@@ -398,7 +403,10 @@ mod tests {
     }
     #[test]
     fn the_rest() {
-        assert_eq!(decimal(&with(5 << 8 | 2), &[0x83, 0xe7, 0x63]).unwrap(), Value::Decimal("999.99".into()));
+        assert_eq!(decimal(&with(5 << 8 | 2), &[0x83, 0xe7, 0x63]).unwrap(), Value::Unscaled(99999, 2));
+        let long = with(39 << 8);
+        let digits = decimal(&long, &[0x80, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]);
+        assert_eq!(digits.unwrap(), Value::Decimal("1000000002000000003000000004".into()));
         assert_eq!(geometry(&with(0), &[0, 0, 0, 0, 1]).unwrap(), Value::Geometry(None, vec![1].into()));
         assert_eq!(geometry(&with(0), &[0xe6, 0x10, 0, 0, 1]).unwrap(), Value::Geometry(Some(4326), vec![1].into()));
         assert_eq!(inet6(&with(0), &[]).unwrap(), txt("::"));

@@ -64,6 +64,11 @@ fn text(value: &Value<'_>, bytes: &[u8], ty: &Type) -> String {
         (Value::F32(f), _) => f64::from(*f).to_string(),
         (Value::F64(f), _) => f.to_string(),
         (Value::Decimal(s) | Value::Text(s) | Value::Bits(s) | Value::ZeroDate(s), _) => s.to_string(),
+        (Value::Unscaled(n, scale), _) => {
+            let mut text = String::new();
+            seachange_sdk::digits(*n, *scale, &mut text);
+            text
+        }
         (Value::Bytes(b), _) => hex(b),
         (Value::Geometry(..) | Value::Nested(_), _) => hex(bytes),
         (Value::Date(d), _) => day(*d),

@@ -37,4 +37,4 @@ pub use source::{
     Check, Chunk, ChunkReader, ChunkRequest, Configured, Connector, Limit, Opened, Outcome, Range, Snapshotter, Source,
     SourceStatus, TableFound,
 };
-pub use value::{DecodeFn, Decoder, Nested, Param, Value, Visitor};
+pub use value::{DecodeFn, Decoder, Nested, Param, Value, Visitor, digits};

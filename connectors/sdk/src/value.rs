@@ -24,6 +24,9 @@ pub enum Value<'a> {
     F64(f64),
     /// A decimal as its exact digits: `-?[0-9]+(\.[0-9]+)?`, or `NaN`, `Infinity`, `-Infinity`.
     Decimal(Cow<'a, str>),
+    /// A decimal as a whole number and how many of its digits come after the point: `(-1234, 2)` is `-12.34`, the same as
+    /// [`Value::Decimal`] with the text that [`digits`] gives. For databases that do not send text.
+    Unscaled(i128, u8),
     /// Text (also everything whose faithful form is text: JSON, XML, UUID, network addresses, ranges, enum labels).
     Text(Cow<'a, str>),
     /// Raw bytes.
@@ -52,6 +55,37 @@ pub enum Value<'a> {
     Geometry(Option<u32>, Cow<'a, [u8]>),
     /// A list or a map: walked, never built.
     Nested(Nested<'a>),
+}
+
+/// Appends the digits of [`Value::Unscaled`]: all of its scale, and no more zeros in front than the one before a point.
+pub fn digits(unscaled: i128, scale: u8, out: &mut String) {
+    const CHUNK: u128 = 10u128.pow(19); // the most digits that a u64 always holds
+    let mut room = [b'0'; 39];
+    let mut at = room.len();
+    let mut rest = unscaled.unsigned_abs();
+    while rest != 0 {
+        let (mut chunk, end) = ((rest % CHUNK) as u64, at.saturating_sub(19));
+        rest /= CHUNK;
+        while chunk != 0 {
+            at -= 1;
+            room[at] = b'0' + (chunk % 10) as u8;
+            chunk /= 10;
+        }
+        if rest != 0 {
+            at = end; // zeros in the middle
+        }
+    }
+    let all = std::str::from_utf8(&room[at..]).unwrap_or_default();
+    let (whole, fraction) = all.split_at(all.len().saturating_sub(scale.into()));
+    if unscaled < 0 {
+        out.push('-');
+    }
+    out.push_str(if whole.is_empty() { "0" } else { whole });
+    if scale > 0 {
+        out.push('.');
+        out.extend(std::iter::repeat_n('0', usize::from(scale) - fraction.len()));
+        out.push_str(fraction);
+    }
 }
 
 /// Parameters of a decoder, fixed when the schema arrives.
@@ -144,4 +178,27 @@ pub trait Visitor {
     fn key(&mut self, key: &str) -> Result<()>;
     /// An element or a map's value.
     fn value(&mut self, value: Value<'_>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_of_numbers() {
+        for (n, scale, want) in [
+            (0, 0, "0"),
+            (0, 2, "0.00"),
+            (-1, 2, "-0.01"),
+            (1234, 2, "12.34"),
+            (-1234, 0, "-1234"),
+            (5, 38, "0.00000000000000000000000000000000000005"),
+            (i128::MIN, 1, "-17014118346046923173168730371588410572.8"),
+            (1 << 64, 0, "18446744073709551616"),
+        ] {
+            let mut out = String::from("x");
+            digits(n, scale, &mut out);
+            assert_eq!(out, format!("x{want}"));
+        }
+    }
 }

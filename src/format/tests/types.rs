@@ -289,6 +289,21 @@ fn placeholders() {
 }
 
 proptest! {
+    /// A number and its scale are written as the same decimal's digits are, in each mode and for each type.
+    #[test]
+    fn numbers_equal_their_digits(n in -(10i128.pow(38) - 1)..10i128.pow(38), shift in 0..127, scale in 0u8..=38) {
+        let n = n >> shift;
+        let mut digits = String::new();
+        seachange_sdk::digits(n, scale, &mut digits);
+        let digits: &'static str = digits.leak();
+        for declared in [Type::Decimal { precision: 38, scale: scale.into() }, Type::Decimal { precision: 60, scale: 40 }, Type::VarDecimal] {
+            for mode in [DecimalMode::String, DecimalMode::Precise, DecimalMode::Double] {
+                let format = Format { decimal: mode, ..debezium() };
+                let (number, text) = (Value::Unscaled(n, scale), decimal(digits));
+                prop_assert_eq!(value(&format, declared.clone(), number).unwrap(), value(&format, declared.clone(), text).unwrap());
+            }
+        }
+    }
     /// Whatever the text of a value, of a column's name and of a map's key, the record parses and gives it back.
     #[test]
     fn text_reads_back(name in "(?s).{1,20}", v in "(?s).{0,200}") {

@@ -98,6 +98,11 @@ fn value(v: Value<'_>) -> Result<String> {
         Value::F32(x) => hex(&if x.is_nan() { f32::NAN } else { x }.to_be_bytes()),
         Value::F64(x) => hex(&if x.is_nan() { f64::NAN } else { x }.to_be_bytes()),
         Value::Decimal(d) => d.into_owned(),
+        Value::Unscaled(n, scale) => {
+            let mut text = String::new();
+            seachange_sdk::digits(n, scale, &mut text);
+            text
+        }
         Value::Text(t) => hex(t.as_bytes()),
         Value::Bytes(b) => hex(&b),
         Value::Bits(b) => b.into_owned(),
