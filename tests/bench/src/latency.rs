@@ -4,10 +4,12 @@
 //! has more rows in each. The first second warms everything up and is not counted. How long the statements took by
 //! themselves, with the commit in the database, is told beside it: that much is not the daemon's. So are the quantiles of the
 //! quiet seconds, in which a hypervisor gave nearly nothing of the machine to others: whatever waits for a core that is not
-//! there waits longer than for anything that the daemon does.
+//! there waits longer than for anything that the daemon does. With `--limits` the same writes are made again without the
+//! daemon, and their program tells Kafka of each row itself ([`crate::limits::turns`]): no daemon can be faster.
 
 use crate::{
     case::{Case, Kind},
+    limits::{self, turns::Turns},
     load::Load,
     measure::{Meter, Topics, cores, round, server, stolen},
     rig::{Rig, SOON},
@@ -21,6 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -62,15 +65,15 @@ impl Writer {
         }
     }
 
-    /// One transaction of that many rows.
-    pub async fn write(&mut self, rows: i64) {
+    /// One transaction of that many rows. Answers when it was sent.
+    pub async fn write(&mut self, rows: i64) -> i64 {
+        let sent = now_us();
         match self {
             Writer::Postgres(client, insert, next) => {
-                client.execute(insert, &[next, &now_us(), &rows]).await.expect("a row");
+                client.execute(insert, &[next, &sent, &rows]).await.expect("a row");
                 *next += rows;
             }
             Writer::Binlog(conn, next) => {
-                let sent = now_us();
                 let values: Vec<String> =
                     (1..=rows).map(|g| format!("({},{sent},repeat('x',100))", *next + g)).collect();
                 let sql = format!("INSERT INTO orders_timed VALUES {}", values.join(","));
@@ -78,6 +81,7 @@ impl Writer {
                 *next += rows;
             }
         }
+        sent
     }
 }
 
@@ -111,7 +115,110 @@ fn of(took: &[(i64, f64)], (from, to): (i64, i64)) -> impl Iterator<Item = f64> 
     took.iter().filter(move |(sent, _)| (from..to).contains(sent)).map(|(_, ms)| *ms)
 }
 
-pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
+/// Reads a topic until nothing has come for two seconds after the last write; answers when each row was sent, and what it took
+/// in milliseconds. Rows of the first second are left out.
+struct Reader {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<(Vec<(i64, f64)>, Topics)>,
+}
+
+impl Reader {
+    fn start(topic: Topics) -> Reader {
+        let (done, began) = (Arc::new(AtomicBool::new(false)), now_us());
+        let finished = done.clone();
+        let read = move || {
+            topic.read_from(Offset::Beginning);
+            let (mut took, mut quiet) = (Vec::new(), Instant::now());
+            while !finished.load(Ordering::Relaxed) || quiet.elapsed() < Duration::from_secs(2) {
+                let Some((_, value)) = topic.next(Duration::from_millis(20)) else { continue };
+                let now = now_us();
+                quiet = Instant::now();
+                let value: Value = serde_json::from_slice(&value).expect("JSON");
+                let sent = value["after"]["sent_us"].as_i64().unwrap_or(0);
+                if sent > began + 1_000_000 {
+                    took.push((sent, (now - sent) as f64 / 1000.0));
+                }
+            }
+            (took, topic)
+        };
+        Reader { done, thread: std::thread::spawn(read) }
+    }
+    async fn end(self) -> Vec<(i64, f64)> {
+        self.done.store(true, Ordering::Relaxed);
+        let (took, topic) = self.thread.join().expect("the consumer");
+        topic.delete().await;
+        took
+    }
+}
+
+/// So many transactions a second, each of so many rows, for so many seconds.
+#[derive(Clone, Copy)]
+struct Pace {
+    commits: u64,
+    rows: u64,
+    seconds: u64,
+}
+
+impl Pace {
+    fn new(rate: u64, seconds: u64) -> Pace {
+        let commits = rate.clamp(1, COMMITS);
+        Pace { commits, rows: (rate / commits).max(1), seconds }
+    }
+    fn total(self) -> f64 {
+        (self.rows * self.commits * self.seconds) as f64
+    }
+
+    /// Writes, and tells of each row. Answers what the statements took, and at each second what had been stolen.
+    async fn write(self, writer: &mut Writer, mut tell: impl FnMut(i64)) -> (Vec<f64>, Vec<(i64, f64)>) {
+        let (mut writes, mut theft) = (Vec::new(), Vec::new());
+        let start = tokio::time::Instant::now();
+        for n in 0..self.commits * self.seconds {
+            if n.is_multiple_of(self.commits) {
+                theft.push((now_us(), stolen()));
+            }
+            tokio::time::sleep_until(start + Duration::from_nanos(n * 1_000_000_000 / self.commits)).await;
+            let began = Instant::now();
+            let sent = writer.write(i64::try_from(self.rows).expect("a number of rows")).await;
+            writes.push(began.elapsed().as_secs_f64() * 1000.0);
+            (0..self.rows).for_each(|_| tell(sent));
+        }
+        theft.push((now_us(), stolen()));
+        writes.drain(..writes.len().min(usize::try_from(self.commits).unwrap_or(0)));
+        (writes, theft)
+    }
+}
+
+/// The one below which that share of them lies.
+fn quantile(of: &mut [f64], share: f64) -> Option<f64> {
+    of.sort_by(f64::total_cmp);
+    let at = ((of.len() as f64 * share) as usize).min(of.len().saturating_sub(1));
+    of.get(at).copied().map(round)
+}
+
+/// Of all rows, and of those of quiet seconds.
+fn quantiles(took: &[(i64, f64)], theft: &[(i64, f64)]) -> Value {
+    let mut calm: Vec<f64> = quiet(theft).flat_map(|s| of(took, s)).collect();
+    let mut all: Vec<f64> = took.iter().map(|(_, ms)| *ms).collect();
+    let mut q = |share: f64| quantile(&mut all, share);
+    json!({
+        "p50_ms": q(0.5), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0), "quiet_seconds": quiet(theft).count(),
+        "quiet_p50_ms": quantile(&mut calm, 0.5), "quiet_p99_ms": quantile(&mut calm, 0.99),
+    })
+}
+
+/// The same writes, told to Kafka by their own program.
+async fn alone(kafka: &str, writer: &mut Writer, pace: Pace) -> Value {
+    let topic = limits::topic(kafka).await;
+    let reader = Reader::start(Topics::new(kafka, vec![topic.clone()]));
+    let turns = Turns::start(kafka, &topic);
+    let (_, theft) = pace.write(writer, |sent| turns.written(sent)).await;
+    let commits = turns.end();
+    let mut result = quantiles(&reader.end().await, &theft);
+    result["commits"] = commits.into();
+    result
+}
+
+pub async fn measure(kind: Kind, rate: u64, seconds: u64, limits: bool) -> Value {
     let case = Case::new(kind);
     let rig = Rig::new(&case).await;
     let mut writer = Writer::new(&rig.load).await;
@@ -121,66 +228,32 @@ pub async fn measure(kind: Kind, rate: u64, seconds: u64) -> Value {
     writer.write(1).await;
     let topic = topic(&rig, &pipelines[0]);
     warm(&topic, &mut daemon).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let (finished, began) = (done.clone(), now_us());
-    let reader = std::thread::spawn(move || {
-        topic.read_from(Offset::Beginning);
-        let (mut took, mut quiet) = (Vec::new(), Instant::now());
-        while !finished.load(Ordering::Relaxed) || quiet.elapsed() < Duration::from_secs(2) {
-            let Some((_, value)) = topic.next(Duration::from_millis(20)) else { continue };
-            let now = now_us();
-            quiet = Instant::now();
-            let value: Value = serde_json::from_slice(&value).expect("JSON");
-            let sent = value["after"]["sent_us"].as_i64().unwrap_or(0);
-            if sent > began + 1_000_000 {
-                took.push((sent, (now - sent) as f64 / 1000.0));
-            }
-        }
-        (took, topic)
-    });
-    let (commits, meter) = (rate.clamp(1, COMMITS), Meter::new(daemon.pid(), server(kind.name())));
-    let (rows, start) = ((rate / commits).max(1), tokio::time::Instant::now());
-    let (mut writes, mut theft) = (Vec::new(), Vec::new());
-    for n in 0..commits * seconds {
-        if n.is_multiple_of(commits) {
-            theft.push((now_us(), stolen()));
-        }
-        tokio::time::sleep_until(start + Duration::from_nanos(n * 1_000_000_000 / commits)).await;
-        let sent = Instant::now();
-        writer.write(i64::try_from(rows).expect("a number of rows")).await;
-        writes.push(sent.elapsed().as_secs_f64() * 1000.0);
-    }
-    let (spent, used) = (start.elapsed().as_secs_f64(), meter.usage());
-    theft.push((now_us(), stolen()));
-    done.store(true, Ordering::Relaxed);
-    let (took, topic) = reader.join().expect("the consumer");
+    let reader = Reader::start(topic);
+    let (pace, meter) = (Pace::new(rate, seconds), Meter::new(daemon.pid(), server(kind.name())));
+    let (mut writes, theft) = pace.write(&mut writer, |_| ()).await;
+    let used = meter.usage();
+    let took = reader.end().await;
     let page = daemon.metrics().await;
     let sum = |name: &str| page.sum(name, &[]).unwrap_or(f64::NAN);
     let kafka_commits = sum("seachange_commit_seconds_count");
     let commit_ms = 1000.0 * sum("seachange_commit_seconds_sum") / kafka_commits.max(1.0);
     daemon.terminate(SOON).await;
-    topic.delete().await;
-    rig.end().await;
-    let quantile = |of: &[f64], f: f64| {
-        let at = ((of.len() as f64 * f) as usize).min(of.len().saturating_sub(1));
-        of.get(at).copied().map(round)
-    };
-    writes.drain(..writes.len().min(usize::try_from(commits).unwrap_or(0)));
-    writes.sort_by(f64::total_cmp);
-    let mut calm: Vec<f64> = quiet(&theft).flat_map(|s| of(&took, s)).collect();
-    calm.sort_by(f64::total_cmp);
-    let mut took: Vec<f64> = took.into_iter().map(|(_, ms)| ms).collect();
-    took.sort_by(f64::total_cmp);
-    let q = |f: f64| quantile(&took, f);
-    let total = (rows * commits * seconds) as f64;
-    json!({
-        "bench": "latency", "db": kind.name(), "rate": rate, "rows_a_transaction": rows, "reached": round(total / spent),
-        "seen": took.len(), "p50_ms": q(0.5), "p99_ms": q(0.99), "p999_ms": q(0.999), "max_ms": q(1.0),
-        "write_p50_ms": quantile(&writes, 0.5), "write_p99_ms": quantile(&writes, 0.99), "write_max_ms": quantile(&writes, 1.0),
-        "quiet_seconds": quiet(&theft).count(), "quiet_p50_ms": quantile(&calm, 0.5), "quiet_p99_ms": quantile(&calm, 0.99),
-        "commits": kafka_commits, "commit_mean_ms": round(commit_ms), "daemon_us_row": round(1e6 * used.daemon / total),
+    let mut result = quantiles(&took, &theft);
+    let more = json!({
+        "bench": "latency", "db": kind.name(), "rate": rate, "rows_a_transaction": pace.rows,
+        "reached": round(pace.total() / used.at), "seen": took.len(), "write_p50_ms": quantile(&mut writes, 0.5),
+        "write_p99_ms": quantile(&mut writes, 0.99), "write_max_ms": quantile(&mut writes, 1.0), "commits": kafka_commits,
+        "commit_mean_ms": round(commit_ms), "daemon_us_row": round(1e6 * used.daemon / pace.total()),
         "daemon_core_share": round(used.daemon / used.at), "others": round(used.others()),
-    })
+    });
+    if let (Value::Object(result), Value::Object(more)) = (&mut result, more) {
+        result.extend(more);
+    }
+    if limits {
+        result["kafka_alone"] = alone(&rig.kafka, &mut writer, pace).await;
+    }
+    rig.end().await;
+    result
 }
 
 #[cfg(test)]

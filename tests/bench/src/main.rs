@@ -6,7 +6,7 @@
 //!     [--tables N] [--pipelines N] [--schemas] [--values plain|debezium] [--runs N] [--limits] [--peers]
 //!     [--set NAME=VALUE,...] (of a pipeline: limits.commit_bytes=64MiB; of librdkafka: kafka.linger.ms=20)
 //! seachange-bench snapshot  a table that is already there  [--db D] [--rows N]
-//! seachange-bench latency   a write until a consumer has it  [--db D] [--rate N] [--seconds N]
+//! seachange-bench latency   a write until a consumer has it  [--db D] [--rate N] [--seconds N] [--limits]
 //! seachange-bench idle      a daemon with nothing to do  [--db D] [--tables N] [--pipelines N] [--seconds N]
 //! seachange-bench recovery  kill -9 under load until the next record  [--db D] [--times N]
 //! seachange-bench suite core|all|peers --out FOLDER [--db D,D] [--scale F] [--only TEXT]
@@ -49,6 +49,7 @@ async fn main() {
             kind: options.kind(),
             rate: options.number("rate", 1000).max(1),
             seconds: options.number("seconds", 20),
+            limits: options.flag("limits"),
         },
         "idle" => Job::Idle { seconds: options.number("seconds", 20), case: Case::of(&mut options) },
         "recovery" => Job::Recovery { times: options.number("times", 3).max(1), case: Case::of(&mut options) },

@@ -165,6 +165,10 @@ const SECTIONS: &[Section] = &[
             ("largest ms", "max_ms"),
             ("quiet seconds", "quiet_seconds"),
             ("their p99 ms", "quiet_p99_ms"),
+            ("Kafka alone p50", "kafka_alone/p50_ms"),
+            ("p99", "kafka_alone/p99_ms"),
+            ("quiet seconds", "kafka_alone/quiet_seconds"),
+            ("their p99", "kafka_alone/quiet_p99_ms"),
             ("commits", "commits"),
             ("a commit ms", "commit_mean_ms"),
             ("us a row", "daemon_us_row"),
@@ -198,6 +202,7 @@ rows/s: from the start of the process to the last record that a read_committed c
 nine tenths of all. Source alone: a bare reader of the same log. Kafka alone: one producer that sends the same records and waits
 for each commit (the daemon has two that take turns). us: CPU microseconds a row. MB/s: keys and values before compression. others: share of the whole machine
 that neither daemon, database, broker nor the bench used, what a hypervisor took included; where it is more than a few hundredths, compare CPU, not rates.
+Latency, Kafka alone: the same writes, and who wrote tells two transactional producers, which take turns, of each row.
 Quiet seconds: those in which a hypervisor took a hundredth of the machine at most.
 ";
 

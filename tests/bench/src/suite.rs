@@ -16,7 +16,7 @@ use std::time::Instant;
 pub enum Job {
     Drain(Case),
     Snapshot { kind: Kind, rows: u64 },
-    Latency { kind: Kind, rate: u64, seconds: u64 },
+    Latency { kind: Kind, rate: u64, seconds: u64, limits: bool },
     Idle { case: Case, seconds: u64 },
     Recovery { case: Case, times: u64 },
 }
@@ -63,7 +63,7 @@ impl Job {
         match self {
             Job::Drain(case) => drain::measure(&case).await,
             Job::Snapshot { kind, rows } => vec![snapshot::measure(kind, rows).await],
-            Job::Latency { kind, rate, seconds } => vec![latency::measure(kind, rate, seconds).await],
+            Job::Latency { kind, rate, seconds, limits } => vec![latency::measure(kind, rate, seconds, limits).await],
             Job::Idle { case, seconds } => vec![idle::measure(&case, seconds).await],
             Job::Recovery { case, times } => vec![idle::recovery(&case, times).await],
         }
@@ -121,12 +121,12 @@ fn set(name: &str, kind: Kind, scale: f64) -> Vec<Job> {
     }
     if all {
         jobs.extend(more.into_iter().map(Job::Drain));
-        jobs.extend([100, 10_000].map(|rate| Job::Latency { kind, rate, seconds: 15 }));
+        jobs.extend([100, 10_000].map(|rate| Job::Latency { kind, rate, seconds: 15, limits: true }));
         jobs.push(Job::Idle { case: Case { tables: 5000, ..plain.clone() }, seconds: 20 });
         jobs.push(Job::Idle { case: Case { pipelines: 50, ..plain.clone() }, seconds: 20 });
     }
     jobs.push(Job::Snapshot { kind, rows: n(if all { 10_000_000 } else { 1_000_000 }) });
-    jobs.push(Job::Latency { kind, rate: 1000, seconds: if all { 30 } else { 8 } });
+    jobs.push(Job::Latency { kind, rate: 1000, seconds: if all { 30 } else { 8 }, limits: all });
     jobs.push(Job::Idle { case: plain.clone(), seconds: if all { 20 } else { 10 } });
     jobs.push(Job::Recovery { case: plain, times: if all { 7 } else { 3 } });
     jobs
