@@ -32,7 +32,7 @@ use super::{
     handover::{Handle, Handover},
     properties,
     state_topic::{self, OPENED},
-    topics::{self, Patience, Shape},
+    topics::{self, Known, Patience, Shape},
     transaction::Transactions,
     trouble::Trouble,
 };
@@ -42,7 +42,6 @@ use crate::{
 };
 use seachange_sdk::{Error, Kind, Result, Retry};
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
@@ -93,8 +92,8 @@ struct Live {
     commit: Option<Commit>,
     /// Value of this opener's record [`OPENED`].
     nonce: Vec<u8>,
-    /// Partitions of the topics that are known to exist.
-    counts: HashMap<Arc<str>, i32>,
+    /// The topics that are known to exist.
+    known: Known,
 }
 
 /// A commit that has begun.
@@ -210,7 +209,7 @@ impl Lane {
     fn meet(
         &mut self,
         records: &Records,
-        counts: &mut HashMap<Arc<str>, i32>,
+        known: &mut Known,
         kafka: &Kafka,
         shape: &Shape,
         time: Duration,
@@ -239,36 +238,19 @@ impl Lane {
             return Ok(());
         }
         let patience = self.transactions.patience(time + MAKING * new.len() as u32);
-        let unknown = new.iter().map(|i| &self.topics[*i].0).filter(|name| !counts.contains_key(*name));
-        let unknown: Vec<_> = unknown.cloned().collect();
-        make_known(&unknown, counts, &self.transactions, kafka, shape, &patience)?;
+        let names: Vec<Arc<str>> = new.iter().map(|i| Arc::clone(&self.topics[*i].0)).collect();
+        known.ensure(self.transactions.client(), kafka, &names, shape, &patience)?;
         for i in &new {
             let (name, handle) = &mut self.topics[*i];
-            let count = *counts.get(name).ok_or_else(|| Error::bug(format!("topic {name} was not looked up")))?;
+            let count = known.partitions(name).ok_or_else(|| Error::bug(format!("topic {name} was not looked up")))?;
             *handle = Some(Handle::new(&self.transactions, name, count)?);
         }
-        let names: Vec<_> = new.iter().map(|i| &*self.topics[*i].0).collect();
-        topics::look(self.transactions.client(), &names, &patience)?;
+        if known.just_created() {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            topics::look(self.transactions.client(), &names, &patience)?;
+        }
         Ok(())
     }
-}
-
-/// Looks up these topics, creates those that are missing, and keeps how many partitions each has.
-fn make_known(
-    names: &[Arc<str>],
-    counts: &mut HashMap<Arc<str>, i32>,
-    transactions: &Transactions,
-    kafka: &Kafka,
-    shape: &Shape,
-    patience: &Patience,
-) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let wanted: Vec<_> = names.iter().map(|name| (&**name, shape)).collect();
-    let found = topics::ensure(transactions.client(), kafka, &wanted, patience)?;
-    counts.extend(names.iter().cloned().zip(found));
-    Ok(())
 }
 
 impl Live {
@@ -349,7 +331,7 @@ impl Sink for KafkaSink {
             open: false,
             commit: None,
             nonce: nonce.clone().into_bytes(),
-            counts: HashMap::new(),
+            known: Known::default(),
         };
         live.begin()?;
         let lane = &mut live.lanes[0];
@@ -380,7 +362,7 @@ impl Sink for KafkaSink {
             "looking up the topics of the tables to be read, and making those that are missing"
         );
         let names: Vec<Arc<str>> = topics.iter().map(|t| Arc::from(t.as_str())).collect();
-        make_known(&names, &mut live.counts, transactions, kafka, shape, &patience)
+        live.known.ensure(transactions.client(), kafka, &names, shape, &patience)
     }
 
     fn append(&mut self, records: &Records) -> Result<()> {
@@ -388,7 +370,7 @@ impl Sink for KafkaSink {
             return Ok(());
         }
         let KafkaSink { kafka, shape, timeout, live: Some(live), .. } = self else { return Err(unopened()) };
-        live.lanes[live.now].meet(records, &mut live.counts, kafka, shape, *timeout / 2)?;
+        live.lanes[live.now].meet(records, &mut live.known, kafka, shape, *timeout / 2)?;
         live.begin_with_records(*timeout / 2)?;
         let lane = &mut live.lanes[live.now];
         let patience = lane.transactions.patience(*timeout / 2);

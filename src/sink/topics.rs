@@ -41,6 +41,8 @@ pub const MANY: usize = 32;
 const CONTROLLER_RECORDS: usize = 2000;
 /// Between two looks at all topics: in a large cluster each is megabytes, and a partition may be without leader for long.
 const LISTING: Duration = Duration::from_millis(200);
+/// How long what a listing told of topics that nobody asked about is taken for true, and a topic for just created.
+const RECENT: Duration = Duration::from_secs(10);
 
 /// When to give up: a deadline, and a flag that stops the pipeline.
 #[derive(Clone)]
@@ -137,37 +139,100 @@ pub fn partitions(client: &Client<Trouble>, topic: &str, patience: &Patience) ->
     }
 }
 
-/// The same of many topics, by one request for all.
-fn partitions_of(client: &Client<Trouble>, topics: &[&str], patience: &Patience) -> Result<Vec<Option<i32>>> {
+/// The same of all topics that have leaders, by one request; asked again until all of `topics` that exist have theirs.
+fn listing(client: &Client<Trouble>, topics: &[&str], patience: &Patience) -> Result<HashMap<Arc<str>, i32>> {
     loop {
         let all = metadata(client, None, "reading the metadata of all topics", patience)?;
         let found: HashMap<&str, &MetadataTopic> = all.topics().iter().map(|t| (t.name(), t)).collect();
-        let mut counts = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let what = || format!("topic {topic}: reading its metadata");
-            match found.get(topic).map_or(Ok(Seen::Missing), |t| seen(t, what))? {
-                Seen::Partitions(n) => counts.push(Some(n)),
-                Seen::Missing => counts.push(None),
-                Seen::Leaderless => break,
-            }
+        let mut leaderless = false;
+        for topic in topics.iter().filter_map(|t| found.get(t)) {
+            leaderless |=
+                matches!(seen(topic, || format!("topic {}: reading its metadata", topic.name()))?, Seen::Leaderless);
         }
-        if counts.len() == topics.len() {
-            return Ok(counts);
+        if !leaderless {
+            let partitions = |t: &MetadataTopic| match seen(t, String::new) {
+                Ok(Seen::Partitions(n)) => Some((Arc::from(t.name()), n)),
+                _ => None,
+            };
+            return Ok(found.into_values().filter_map(partitions).collect());
         }
         thread::sleep(LISTING);
     }
 }
 
-/// Partitions of every topic, in order, after creating those that do not exist.
+/// How many partitions topics have, as far as they were looked up since the sink was opened.
+#[derive(Default)]
+pub struct Known {
+    counts: HashMap<Arc<str>, i32>,
+    /// What the last listing told, and when: topics that meet their first record soon after it need not be asked about, so that
+    /// thousands that come one after the other, as after a start, cost a listing now and then.
+    listed: Option<(Instant, HashMap<Arc<str>, i32>)>,
+    /// When topics were created last.
+    created: Option<Instant>,
+}
+
+impl Known {
+    /// Partitions of a topic that was looked up.
+    pub fn partitions(&self, topic: &str) -> Option<i32> {
+        self.counts.get(topic).copied()
+    }
+
+    /// Was any topic created so recently that not every broker may have heard of it?
+    pub fn just_created(&self) -> bool {
+        self.created.is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    /// Looks up those of these topics that are not known, and creates those that are missing.
+    pub fn ensure(
+        &mut self,
+        client: &Client<Trouble>,
+        kafka: &Kafka,
+        topics: &[Arc<str>],
+        shape: &Shape,
+        patience: &Patience,
+    ) -> Result<()> {
+        if self.listed.as_ref().is_some_and(|(at, _)| at.elapsed() > RECENT) {
+            self.listed = None;
+        }
+        let mut unknown = Vec::new();
+        for topic in topics {
+            if self.counts.contains_key(topic) {
+                continue;
+            }
+            match self.listed.as_ref().and_then(|(_, all)| all.get(topic)) {
+                Some(n) => {
+                    self.counts.insert(Arc::clone(topic), *n);
+                }
+                None => unknown.push((&**topic, shape)),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let created = if unknown.len() > MANY {
+            let (all, created) = ensure_many(client.context(), kafka, &unknown, patience)?;
+            let (_, all) = self.listed.insert((Instant::now(), all));
+            self.counts.extend(topics.iter().filter_map(|t| Some((Arc::clone(t), *all.get(t)?))));
+            created
+        } else {
+            let (counts, created) = ensure(client, kafka, &unknown, patience)?;
+            self.counts.extend(unknown.iter().map(|(t, _)| Arc::from(*t)).zip(counts));
+            created
+        };
+        if created {
+            self.created = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// Partitions of every topic, in order, after creating those that do not exist; and whether any was.
 pub fn ensure(
     client: &Client<Trouble>,
     kafka: &Kafka,
     topics: &[(&str, &Shape)],
     patience: &Patience,
-) -> Result<Vec<i32>> {
-    if topics.len() > MANY {
-        return ensure_many(client.context(), kafka, topics, patience);
-    }
+) -> Result<(Vec<i32>, bool)> {
     let mut counts = Vec::with_capacity(topics.len());
     let mut missing = Vec::new();
     for (i, (name, shape)) in topics.iter().enumerate() {
@@ -178,7 +243,7 @@ pub fn ensure(
         counts.push(count.unwrap_or(0));
     }
     if missing.is_empty() {
-        return Ok(counts);
+        return Ok((counts, false));
     }
     let what = format!("creating topics {}", missing.iter().map(|m| m.1).collect::<Vec<_>>().join(", "));
     create(&Admin::new(client.context(), kafka, &what)?, client.context(), &missing, &what, patience)?;
@@ -194,39 +259,42 @@ pub fn ensure(
             wait = (wait * 2).min(Duration::from_millis(200));
         }
     }
-    Ok(counts)
+    Ok((counts, true))
 }
 
-/// [`ensure`] by a client of its own, which is asked about all topics at once.
-fn ensure_many(trouble: &Trouble, kafka: &Kafka, topics: &[(&str, &Shape)], patience: &Patience) -> Result<Vec<i32>> {
+/// [`ensure`] by a client of its own, which is asked about all topics at once; tells of all that there are.
+fn ensure_many(
+    trouble: &Trouble,
+    kafka: &Kafka,
+    topics: &[(&str, &Shape)],
+    patience: &Patience,
+) -> Result<(HashMap<Arc<str>, i32>, bool)> {
     let what = format!("looking up {} topics", topics.len());
     let admin = Admin::new(trouble, kafka, &what)?;
     let names: Vec<&str> = topics.iter().map(|t| t.0).collect();
-    let mut counts = partitions_of(admin.client()?.inner(), &names, patience)?;
-    let missing = topics.iter().enumerate().zip(&counts).filter(|(_, count)| count.is_none());
-    let missing: Vec<_> = missing.map(|((i, (name, shape)), _)| (i, *name, *shape)).collect();
+    let mut all = listing(admin.client()?.inner(), &names, patience)?;
+    let missing = topics.iter().enumerate().filter(|(_, (name, _))| !all.contains_key(*name));
+    let missing: Vec<_> = missing.map(|(i, (name, shape))| (i, *name, *shape)).collect();
     let records = |s: &Shape| 1 + s.settings.len() + usize::try_from(s.partitions).unwrap_or(1);
     let at_once = CONTROLLER_RECORDS / topics.iter().map(|t| records(t.1)).max().unwrap_or(1);
     for some in missing.chunks(at_once.max(1)) {
         let what = format!("creating {} topics, {} to {}", some.len(), some[0].1, some[some.len() - 1].1);
         create(&admin, trouble, some, &what, patience)?;
     }
-    loop {
-        let there: Option<Vec<i32>> = counts.iter().copied().collect();
-        if let Some(there) = there {
-            return Ok(there);
-        }
+    while !names.iter().all(|name| all.contains_key(*name)) {
         let what = || format!("waiting for {} topics to appear after their creation", missing.len());
         thread::sleep(patience.left(LISTING).ok_or_else(|| patience.over(trouble, &what()))?);
-        counts = partitions_of(admin.client()?.inner(), &names, patience)?;
+        all = listing(admin.client()?.inner(), &names, patience)?;
     }
+    Ok((all, !missing.is_empty()))
 }
 
 /// Has a client look at topics for which it has handles: without, the first records of a topic that was only just made wait
-/// for the client's own next look, 100 ms later.
+/// for the client's own next look, 100 ms later. That is little where there are many of them, and a client that is told of
+/// all topics goes through its own for each.
 pub fn look(client: &Client<Trouble>, topics: &[&str], patience: &Patience) -> Result<()> {
     if topics.len() > MANY {
-        return partitions_of(client, topics, patience).map(|_| ());
+        return Ok(());
     }
     topics.iter().try_for_each(|topic| partitions(client, topic, patience).map(|_| ()))
 }
@@ -360,5 +428,29 @@ mod tests {
         stop.store(true, Ordering::Relaxed);
         assert!(p.left(Duration::from_secs(1)).is_none());
         assert!(p.over(&Trouble::new("p"), "x").what().contains("stopped"));
+    }
+
+    #[test]
+    fn a_listing_answers_for_topics_for_a_while() {
+        let kafka = Kafka { bootstrap: "127.0.0.1:1".into(), properties: BTreeMap::new() };
+        let trouble = Trouble::new("p");
+        let nobody = Admin::new(&trouble, &kafka, "a test").unwrap();
+        let client = nobody.client().unwrap().inner();
+        let shape = Shape { partitions: 1, replication: None, settings: BTreeMap::new() };
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut known = Known { listed: Some((Instant::now(), HashMap::from([("a".into(), 3)]))), ..Known::default() };
+        let mut ensure = |known: &mut Known, topic: &str| {
+            known.ensure(client, &kafka, &[topic.into()], &shape, &Patience::new(&stop, Duration::from_millis(50)))
+        };
+        ensure(&mut known, "a").unwrap();
+        assert_eq!((known.partitions("a"), known.partitions("b")), (Some(3), None));
+        assert!(ensure(&mut known, "b").is_err(), "nobody there who could be asked");
+        // What has been used stays known; what was only listed has to be asked about after a while.
+        known.listed = Instant::now()
+            .checked_sub(2 * RECENT)
+            .map(|long_ago| (long_ago, HashMap::from([("a".into(), 4), ("c".into(), 3)])));
+        ensure(&mut known, "a").unwrap();
+        assert_eq!(known.partitions("a"), Some(3));
+        assert!(ensure(&mut known, "c").is_err() && known.partitions("c").is_none());
     }
 }

@@ -30,7 +30,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use types::Types;
 
 /// What a pgoutput `Relation` message says.
@@ -81,6 +81,25 @@ pub struct Described {
     pub filter: Option<String>,
 }
 
+/// What [`Catalog::bind`] asks, prepared on one session when it is first asked there: planning it takes the server milliseconds,
+/// which thousands of tables that come one after the other would each wait for.
+#[derive(Default)]
+pub struct Prepared {
+    facts: Option<Statement>,
+    types: Option<Statement>,
+}
+
+impl Prepared {
+    /// The statement in `slot`, made of `sql` where it is not there yet.
+    async fn statement<'a>(slot: &'a mut Option<Statement>, client: &Client, sql: &str) -> Result<&'a Statement> {
+        let made = match slot.take() {
+            Some(made) => made,
+            None => client.prepare(sql).await.map_err(|e| errors::sql("preparing to read the catalog", e))?,
+        };
+        Ok(slot.insert(made))
+    }
+}
+
 /// Makes schemas out of relations.
 #[derive(Debug)]
 pub struct Catalog {
@@ -98,6 +117,24 @@ const KEY_INDEX: &str = "SELECT i.indexrelid, (i.indkey::int2[])[0:i.indnkeyatts
        AND (i.indisprimary OR (i.indimmediate AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute ka
          WHERE ka.attrelid = c.oid AND ka.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT ka.attnotnull)))
      ORDER BY i.indisprimary DESC, i.indisreplident DESC, ic.relname LIMIT 1";
+
+/// For [`Catalog::bind`]: what is true of the columns of a relation, `$1`: their names, types and modifiers.
+static FACTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT pg_catalog.format_type(m.type, m.typmod),
+           COALESCE(a.atttypid = m.type AND a.atttypmod = m.typmod, false),
+           COALESCE(a.attnotnull, false),
+           (SELECT k.place::int4 FROM unnest(key.columns) WITH ORDINALITY AS k(attnum, place)
+              WHERE k.attnum = a.attnum),
+           COALESCE(cardinality(key.columns), 0), COALESCE(key.indisprimary, false)
+         FROM unnest($2::text[], $3::oid[], $4::int4[]) WITH ORDINALITY AS m(name, type, typmod, place)
+           LEFT JOIN pg_catalog.pg_class c ON c.oid = $1
+           LEFT JOIN LATERAL ({KEY_INDEX}) key ON true
+           LEFT JOIN pg_catalog.pg_attribute a
+             ON a.attrelid = c.oid AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY m.place"
+    )
+});
 
 /// For [`crate::snapshot`]: has the table behind `c` an index that is its key?
 pub(crate) fn has_key_sql() -> String {
@@ -134,37 +171,23 @@ impl Catalog {
         self.server_version
     }
 
-    /// The table's schema, and which of the relation's columns are in it.
-    pub async fn bind(&mut self, client: &Client, relation: &RelationInfo) -> Result<Bound> {
-        let facts = self.facts(client, relation).await?;
+    /// The table's schema, and which of the relation's columns are in it. `prepared` belongs to the client's session.
+    pub async fn bind(&mut self, client: &Client, prepared: &mut Prepared, relation: &RelationInfo) -> Result<Bound> {
+        let facts = self.facts(client, prepared, relation).await?;
         let oids: Vec<u32> = relation.columns.iter().map(|c| c.type_oid).collect();
-        let types = Types::load(client, &oids, self.money).await.map_err(|e| e.at(named(relation)))?;
+        let types = Types::load(client, prepared, &oids, self.money).await.map_err(|e| e.at(named(relation)))?;
         self.build(relation, &facts, &types)
     }
 
     /// What the catalog of now says of the relation's columns.
-    async fn facts(&self, client: &Client, relation: &RelationInfo) -> Result<Vec<Fact>> {
+    async fn facts(&self, client: &Client, prepared: &mut Prepared, relation: &RelationInfo) -> Result<Vec<Fact>> {
         let names: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
         let oids: Vec<u32> = relation.columns.iter().map(|c| c.type_oid).collect();
         let typmods: Vec<i32> = relation.columns.iter().map(|c| c.typmod).collect();
+        let statement =
+            Prepared::statement(&mut prepared.facts, client, &FACTS).await.map_err(|e| e.at(named(relation)))?;
         let rows = client
-            .query(
-                &format!(
-                    "SELECT pg_catalog.format_type(m.type, m.typmod),
-                       COALESCE(a.atttypid = m.type AND a.atttypmod = m.typmod, false),
-                       COALESCE(a.attnotnull, false),
-                       (SELECT k.place::int4 FROM unnest(key.columns) WITH ORDINALITY AS k(attnum, place)
-                          WHERE k.attnum = a.attnum),
-                       COALESCE(cardinality(key.columns), 0), COALESCE(key.indisprimary, false)
-                     FROM unnest($2::text[], $3::oid[], $4::int4[]) WITH ORDINALITY AS m(name, type, typmod, place)
-                       LEFT JOIN pg_catalog.pg_class c ON c.oid = $1
-                       LEFT JOIN LATERAL ({KEY_INDEX}) key ON true
-                       LEFT JOIN pg_catalog.pg_attribute a
-                         ON a.attrelid = c.oid AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
-                     ORDER BY m.place"
-                ),
-                &[&relation.oid, &names, &oids, &typmods],
-            )
+            .query(statement, &[&relation.oid, &names, &oids, &typmods])
             .await
             .map_err(|e| errors::sql("reading the table from the catalog", e).at(named(relation)))?;
         Ok(rows

@@ -13,7 +13,7 @@ pub mod keys;
 pub mod reader;
 
 use crate::{
-    catalog::{self, Catalog, describe},
+    catalog::{self, Catalog, Prepared, describe},
     decode, errors, position,
     slot::{self, PublicationPlan},
     sql::{Connector, table},
@@ -150,7 +150,7 @@ impl Snapshotter for PgSnapshotter {
         let Some(d) = describe(&client, version, &self.publication.name, &id.schema, &id.name).await? else {
             return Err(Error::source(Kind::Schema, format!("table {id} is no longer there")));
         };
-        let bound = catalog.bind(&client, &d.relation).await?;
+        let bound = catalog.bind(&client, &mut Prepared::default(), &d.relation).await?;
         let boundaries = match bound.schema.key.first().and_then(|i| bound.schema.columns.get(*i as usize)) {
             Some(column) if parts > 1 => {
                 let key = KeySql::load(&client, &bound.schema, &d.relation).await?;

@@ -15,7 +15,7 @@
 
 use crate::{
     assembler::{Assembler, HEARTBEAT, Next, too_large},
-    catalog::{Bound, Catalog, RelationInfo},
+    catalog::{Bound, Catalog, Prepared, RelationInfo},
     conn::{LOOPBACK_WINDOW, Replication},
     errors,
     pgoutput::DATA_HEADER,
@@ -65,36 +65,38 @@ const DOING: &str = "streaming";
 /// Asks the catalog, on a SQL session that is opened when it is first needed.
 struct Binder {
     connector: Connector,
-    client: Option<Client>,
+    session: Option<(Client, Prepared)>,
     catalog: Catalog,
 }
 
 impl Binder {
-    async fn client(&mut self) -> Result<&Client> {
-        if self.client.as_ref().is_none_or(Client::is_closed) {
-            self.client = Some(self.connector.connect().await?);
+    /// The session and the catalog that is asked on it.
+    async fn session(&mut self) -> Result<(&Client, &mut Prepared, &mut Catalog)> {
+        if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
+            self.session = Some((self.connector.connect().await?, Prepared::default()));
         }
-        self.client.as_ref().ok_or_else(|| Error::bug("a session that was just opened is not there"))
+        match &mut self.session {
+            Some((client, prepared)) => Ok((client, prepared, &mut self.catalog)),
+            None => Err(Error::bug("a session that was just opened is not there")),
+        }
     }
     async fn bind(&mut self, info: &RelationInfo) -> Result<Bound> {
         let place = format!("table {}.{}", info.schema, info.name);
-        self.client().await?;
-        let Some(client) = &self.client else { return Err(Error::bug("no session")) };
-        match self.catalog.bind(client, info).await {
+        let (client, prepared, catalog) = self.session().await?;
+        match catalog.bind(client, prepared, info).await {
             // The session may have been idle for days and cut off by something between: once more on a new one.
             Err(e) if e.kind() == Kind::Connect => {
                 tracing::debug!(error = %e, "catalog session lost; opening another");
-                self.client = None;
-                self.client().await?;
-                let Some(client) = &self.client else { return Err(Error::bug("no session")) };
-                self.catalog.bind(client, info).await.map_err(|e| e.at(place))
+                self.session = None;
+                let (client, prepared, catalog) = self.session().await?;
+                catalog.bind(client, prepared, info).await.map_err(|e| e.at(place))
             }
             other => other.map_err(|e| e.at(place)),
         }
     }
     /// Which process streams from the slot?
     async fn active_pid(&mut self, name: &str) -> Result<Option<i32>> {
-        let client = self.client().await?;
+        let (client, ..) = self.session().await?;
         Ok(slot::find(client, name).await?.and_then(|s| s.active_pid))
     }
 }
@@ -205,7 +207,11 @@ impl PgSource {
                 start.near_xid,
                 start.binary,
             ),
-            binder: Binder { connector: start.connector, client: Some(start.client), catalog: start.catalog },
+            binder: Binder {
+                connector: start.connector,
+                session: Some((start.client, Prepared::default())),
+                catalog: start.catalog,
+            },
             slot: config.slot.clone(),
             wal: start.wal,
             confirmed: start.position.end,

@@ -7,6 +7,7 @@
 //!
 //! Enum labels inform encoders that have enums; a label added later still passes, since a value is its text.
 
+use super::Prepared;
 use crate::{
     decode::{self, MoneyFormat, datetime, nested},
     errors,
@@ -29,6 +30,21 @@ struct Entry {
     labels: Option<Arc<[Arc<str>]>>,
 }
 
+/// Types, and the types that they are made of.
+const TREE: &str = "WITH RECURSIVE tree AS (
+       SELECT u.oid FROM unnest($1::oid[]) AS u(oid)
+       UNION
+       SELECT x.oid FROM tree JOIN pg_catalog.pg_type t ON t.oid = tree.oid,
+         LATERAL (VALUES (t.typelem), (t.typbasetype)) AS x(oid) WHERE x.oid <> 0
+     )
+     SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, t.typelem,
+       COALESCE(e.typdelim, t.typdelim)::text, p.proname::text,
+       (SELECT array_agg(l.enumlabel::text ORDER BY l.enumsortorder) FROM pg_catalog.pg_enum l
+          WHERE l.enumtypid = t.oid)
+     FROM tree JOIN pg_catalog.pg_type t ON t.oid = tree.oid
+       JOIN pg_catalog.pg_proc p ON p.oid = t.typinput
+       LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem";
+
 /// The types of one relation.
 #[derive(Debug, Default)]
 pub struct Types {
@@ -41,7 +57,12 @@ const DEPTH: usize = 64;
 
 impl Types {
     /// Reads what is needed to resolve these types: nothing, when all are built-in scalars.
-    pub async fn load(client: &Client, oids: &[u32], money: Option<MoneyFormat>) -> Result<Types> {
+    pub async fn load(
+        client: &Client,
+        prepared: &mut Prepared,
+        oids: &[u32],
+        money: Option<MoneyFormat>,
+    ) -> Result<Types> {
         let mut unknown: Vec<u32> = oids.iter().copied().filter(|o| builtin(*o, -1, None).is_none()).collect();
         unknown.sort_unstable();
         unknown.dedup();
@@ -49,25 +70,9 @@ impl Types {
         if unknown.is_empty() {
             return Ok(types);
         }
-        let rows = client
-            .query(
-                "WITH RECURSIVE tree AS (
-                   SELECT u.oid FROM unnest($1::oid[]) AS u(oid)
-                   UNION
-                   SELECT x.oid FROM tree JOIN pg_catalog.pg_type t ON t.oid = tree.oid,
-                     LATERAL (VALUES (t.typelem), (t.typbasetype)) AS x(oid) WHERE x.oid <> 0
-                 )
-                 SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, t.typelem,
-                   COALESCE(e.typdelim, t.typdelim)::text, p.proname::text,
-                   (SELECT array_agg(l.enumlabel::text ORDER BY l.enumsortorder) FROM pg_catalog.pg_enum l
-                      WHERE l.enumtypid = t.oid)
-                 FROM tree JOIN pg_catalog.pg_type t ON t.oid = tree.oid
-                   JOIN pg_catalog.pg_proc p ON p.oid = t.typinput
-                   LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem",
-                &[&unknown],
-            )
-            .await
-            .map_err(|e| errors::sql("reading types from the catalog", e))?;
+        let statement = Prepared::statement(&mut prepared.types, client, TREE).await?;
+        let rows =
+            client.query(statement, &[&unknown]).await.map_err(|e| errors::sql("reading types from the catalog", e))?;
         let letter = |s: &str| s.bytes().next().unwrap_or(b'?');
         for r in rows {
             let labels: Option<Vec<String>> = r.get(7);

@@ -19,7 +19,7 @@
 
 use super::keys::{self, KeySql, PLAIN_PATH};
 use crate::{
-    catalog::{Bound, Catalog, Described, describe_sql, described},
+    catalog::{Bound, Catalog, Described, Prepared, describe_sql, described},
     copy::CopyRows,
     errors,
     position::{Lsn, PgFence},
@@ -42,6 +42,7 @@ const FIRST_ROWS: usize = 1024;
 struct Session {
     client: Client,
     pid: i32,
+    prepared: Prepared,
 }
 
 /// How a table is read, as long as its description stays the same.
@@ -123,7 +124,7 @@ impl PgReader {
         let doing = |e| errors::sql("preparing a session for the snapshot", e);
         client.batch_execute(SETTINGS).await.map_err(doing)?;
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(doing)?.get(0);
-        self.session = Some(Session { client, pid });
+        self.session = Some(Session { client, pid, prepared: Prepared::default() });
         Ok(())
     }
 
@@ -185,8 +186,10 @@ impl PgReader {
         let now = described(&id.schema, &id.name, &answer)?.ok_or_else(|| gone(id))?;
         if self.plan.as_ref().is_none_or(|p| p.described != now) {
             let row = self.plan.take().and_then(|p| p.row);
-            let client = self.session.as_ref().map(|s| &s.client).ok_or_else(|| Error::bug("no session"))?;
-            let bound = self.catalog.bind(client, &now.relation).await?;
+            let Some(Session { client, prepared, .. }) = &mut self.session else {
+                return Err(Error::bug("no session"));
+            };
+            let bound = self.catalog.bind(client, prepared, &now.relation).await?;
             let key = match bound.schema.key.is_empty() {
                 true => None,
                 false => Some(KeySql::load(client, &bound.schema, &now.relation).await?),

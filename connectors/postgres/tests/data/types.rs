@@ -5,7 +5,7 @@ use crate::{
     lab::{Lab, on_every_server, rows},
     pgoutput,
 };
-use seachange_postgres::catalog::{Catalog, describe};
+use seachange_postgres::catalog::{Catalog, Prepared, describe};
 use seachange_sdk::{Selection, Snapshotter, Type};
 use std::collections::BTreeMap;
 
@@ -149,7 +149,7 @@ async fn every_type(lab: Lab) {
         if let Some(first) = inserts.first() {
             let d = describe(&session, lab.version, "types_pub", "types", table).await.unwrap().unwrap();
             assert_eq!(d.relation, first.relation, "{table}");
-            let bound = catalog.bind(&session, &first.relation).await.unwrap();
+            let bound = catalog.bind(&session, &mut Prepared::default(), &first.relation).await.unwrap();
             assert!(std::sync::Arc::ptr_eq(&bound.schema, &schema), "{table}: stream and snapshot have one schema");
         }
         let mut a = snapshot.clone();
@@ -216,7 +216,7 @@ async fn schemas(lab: &Lab, session: &tokio_postgres::Client, catalog: &mut Cata
         ["numbers", "strings", "times", "others", "arrays", "keys", "nokey", "ident", "tree", "gen", "more", "lists"]
     {
         let d = describe(session, lab.version, "types_pub", "types", table).await.unwrap().unwrap();
-        let schema = catalog.bind(session, &d.relation).await.unwrap().schema;
+        let schema = catalog.bind(session, &mut Prepared::default(), &d.relation).await.unwrap().schema;
         keys.insert(table, schema.key.iter().map(|i| schema.columns[*i as usize].name.to_string()).collect());
         for c in &schema.columns {
             all.insert(format!("{table}.{}", c.name), (c.ty.clone(), c.type_name.to_string(), c.nullable));
