@@ -118,13 +118,20 @@ pub struct Writer {
     checkpoint: Option<Checkpoint>,
     position: Position,
     last_commit: Instant,
-    /// When the newest commit began, and how many records it had.
-    begun: Option<(Instant, usize)>,
+    begun: Option<Begun>,
     open: Open,
     /// A commit that the sink was told to begin and whose end nobody has waited for yet.
     pending: Option<Pending>,
     /// Wakes the writer when the pending commit has ended.
     ended: Arc<Notify>,
+}
+
+/// The newest commit.
+struct Begun {
+    at: Instant,
+    records: usize,
+    /// How long after the one before it.
+    after: Duration,
 }
 
 /// What is told when a commit has ended.
@@ -139,7 +146,7 @@ struct Pending {
     newest_us: i64,
 }
 
-/// Least time from commit to commit, where so many records came since the last one began, and the newest is so old.
+/// Least time from commit to commit, where so many records came in that time, and the newest is so old.
 fn distance(records: usize, since: Duration, age_us: i64) -> Duration {
     if records as f64 <= CALM * since.as_secs_f64() {
         PACE
@@ -261,10 +268,10 @@ impl Writer {
 
     /// How long to gather more before the next commit.
     fn grouping(&self) -> Option<Duration> {
-        let (at, records) = self.begun?;
-        let since = at.elapsed();
+        let begun = self.begun.as_ref()?;
+        let since = begun.at.elapsed();
         let age_us = now_us().saturating_sub(self.open.newest_us);
-        let least = distance(records + self.open.records, since, age_us);
+        let least = distance(begun.records + self.open.records, begun.after + since, age_us);
         least.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 
@@ -365,7 +372,8 @@ impl Writer {
     fn commit(&mut self) -> Result<()> {
         self.settle()?;
         let started = Instant::now();
-        self.begun = Some((started, self.open.records));
+        let after = self.begun.as_ref().map_or(Duration::ZERO, |before| started.duration_since(before.at));
+        self.begun = Some(Begun { at: started, records: self.open.records, after });
         let open = std::mem::take(&mut self.open);
         let mut entries = open.entries;
         let position = open.position.unwrap_or_else(|| self.position.clone());

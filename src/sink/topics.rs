@@ -439,7 +439,7 @@ mod tests {
         let shape = Shape { partitions: 1, replication: None, settings: BTreeMap::new() };
         let stop = Arc::new(AtomicBool::new(false));
         let mut known = Known { listed: Some((Instant::now(), HashMap::from([("a".into(), 3)]))), ..Known::default() };
-        let mut ensure = |known: &mut Known, topic: &str| {
+        let ensure = |known: &mut Known, topic: &str| {
             known.ensure(client, &kafka, &[topic.into()], &shape, &Patience::new(&stop, Duration::from_millis(50)))
         };
         ensure(&mut known, "a").unwrap();

@@ -72,13 +72,20 @@ async fn a_transaction_over_a_hundred_new_tables() {
         stage.sql(&format!("BEGIN; {}; COMMIT", each(&format!("INSERT INTO t? VALUES ({id})")))).await;
         stage.settled().await;
     }
+    // A daemon that starts again meets all of them for the first time, and none is new.
+    daemon.terminate(SOON).await;
+    let mut daemon = stage.start(&config).await;
+    for id in 3..5 {
+        stage.sql(&format!("BEGIN; {}; COMMIT", each(&format!("INSERT INTO t? VALUES ({id})")))).await;
+        stage.settled().await;
+    }
     let records = topic::read_all(&stage.kafka.bootstrap, &format!("{}.public.t", stage.name)).await;
     let mut ids: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for r in records {
         ids.entry(r.topic.clone()).or_default().push(r.value_json()["after"]["id"].as_i64().expect("id"));
     }
     assert_eq!(ids.len(), TABLES);
-    assert!(ids.values().all(|ids| *ids == [0, 1, 2]), "{ids:?}");
+    assert!(ids.values().all(|ids| *ids == [0, 1, 2, 3, 4]), "{ids:?}");
     daemon.terminate(SOON).await;
 }
 

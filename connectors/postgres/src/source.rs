@@ -11,7 +11,8 @@
 //! decoding. When `Pace` sees many or large reads within a millisecond, the socket is parked and emptied once a
 //! millisecond instead, until gulps stay small. A single small transaction never gets there, so it waits for nothing.
 //! A gulp of small rows is one read: what is left closes the window, and behind a closed window the server's kernel puts
-//! rows together instead of sending each by itself (`conn` says how that is so on a loopback connection, too).
+//! rows together instead of sending each by itself (`conn` says how that is so on a loopback connection, too). Of larger rows
+//! it is several, until one is short: a window of them would be too few for a millisecond.
 
 use crate::{
     assembler::{Assembler, HEARTBEAT, Next, too_large},
@@ -46,6 +47,9 @@ const BUSY_READS: u32 = 16;
 const BUSY_BYTES: usize = 32 << 10;
 /// Messages of this size and more need nobody to put them together: what there is of them is read at once.
 const LARGE: usize = 2 << 10;
+/// Messages of a gulp, at least: with a window of larger rows in each, a stream that could be faster would wait for the clock.
+const MESSAGES: usize = 256;
+const WINDOW: usize = LOOPBACK_WINDOW as usize;
 /// So many gulps below this in a row: no longer behind. One alone says only that somebody else had the processor.
 const CALM_BYTES: usize = 4 << 10;
 const CALM_GULPS: u32 = 8;
@@ -121,6 +125,14 @@ impl Pace {
         self.reads += 1;
         self.bytes += bytes;
         self.reads >= BUSY_READS || self.bytes >= BUSY_BYTES
+    }
+}
+
+/// How much to read at once, by the bytes and the number of the messages before: whole windows.
+fn gulp(bytes: usize, messages: usize) -> usize {
+    match bytes.checked_div(messages) {
+        Some(size) if size < LARGE => ((size * MESSAGES + WINDOW / 2) / WINDOW).max(1) * WINDOW,
+        _ => usize::MAX,
     }
 }
 
@@ -538,13 +550,14 @@ impl Source for PgSource {
                     sleep_until((self.gulp_at + GULP).into()).await;
                 }
                 let mut got = 0;
-                let large = self.parsed >= self.messages * LARGE;
+                let all = gulp(self.parsed, self.messages);
                 (self.parsed, self.messages) = (0, 0);
                 while let Some(n) = self.read_now().await? {
                     got += n;
-                    // TLS gives a record of at most 16 KiB at a time.
-                    let all = if large { usize::MAX } else { LOOPBACK_WINDOW as usize };
-                    if self.link.is_full() || got >= all || !(large || self.link.encrypted()) {
+                    // A read of less than half the window took what there was, and nothing needs two halves. TLS gives a record
+                    // of at most 16 KiB at a time.
+                    let half = if self.link.encrypted() { 0 } else { WINDOW / 2 };
+                    if self.link.is_full() || got.saturating_add(half) >= all || (n < half && all < usize::MAX) {
                         break;
                     }
                 }
@@ -646,5 +659,20 @@ async fn heartbeat(connector: Connector, every: Duration) {
             tracing::warn!(error = %e, fix = e.remedy(), "heartbeat failed");
             client = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gulps_are_windows_of_enough_messages() {
+        let messages = 1000;
+        for (size, windows) in [(1, 1), (100, 1), (300, 1), (400, 2), (1000, 4), (LARGE - 1, 8)] {
+            assert_eq!(gulp(size * messages, messages), windows * WINDOW, "{size}");
+        }
+        assert_eq!(gulp(LARGE * messages, messages), usize::MAX);
+        assert_eq!(gulp(0, 0), usize::MAX, "part of a message: it is large");
     }
 }
