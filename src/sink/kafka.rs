@@ -235,6 +235,7 @@ impl Lane {
             }
         }
         if new.is_empty() {
+            known.forget();
             return Ok(());
         }
         let patience = self.transactions.patience(time + MAKING * new.len() as u32);

@@ -182,6 +182,13 @@ impl Known {
         self.created.is_some_and(|at| at.elapsed() < RECENT)
     }
 
+    /// Gives a listing up that is too old: in a large cluster it is megabytes.
+    pub fn forget(&mut self) {
+        if self.listed.as_ref().is_some_and(|(at, _)| at.elapsed() > RECENT) {
+            self.listed = None;
+        }
+    }
+
     /// Looks up those of these topics that are not known, and creates those that are missing.
     pub fn ensure(
         &mut self,
@@ -191,9 +198,7 @@ impl Known {
         shape: &Shape,
         patience: &Patience,
     ) -> Result<()> {
-        if self.listed.as_ref().is_some_and(|(at, _)| at.elapsed() > RECENT) {
-            self.listed = None;
-        }
+        self.forget();
         let mut unknown = Vec::new();
         for topic in topics {
             if self.counts.contains_key(topic) {
