@@ -134,9 +134,9 @@ impl<'a> Digits<'a> {
 /// The shortest big-endian two's complement, at the end of `room`.
 pub fn shortest(n: i128, room: &mut [u8; 16]) -> &[u8] {
     *room = n.to_be_bytes();
-    // Of the bits that repeat the sign, one has to stay.
+    // Of the 1 to 128 bits that repeat the sign, one has to stay: 15 bytes at most are spare.
     let spare = (n.leading_zeros().max(n.leading_ones()) - 1) / 8;
-    room.get(spare as usize..).unwrap_or_default()
+    &room[spare as usize..]
 }
 
 /// `out[start..]` is a magnitude with a zero byte before it: gives it its sign and drops bytes that say nothing.

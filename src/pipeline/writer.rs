@@ -134,6 +134,13 @@ struct Begun {
     after: Duration,
 }
 
+impl Begun {
+    /// Least time from it to the next commit, `since` after it, with that many more records and the newest so old.
+    fn distance(&self, more: usize, since: Duration, age_us: i64) -> Duration {
+        distance(self.records + more, self.after + since, age_us)
+    }
+}
+
 /// What is told when a commit has ended.
 struct Pending {
     /// Set when waiting for it takes no time.
@@ -271,7 +278,7 @@ impl Writer {
         let begun = self.begun.as_ref()?;
         let since = begun.at.elapsed();
         let age_us = now_us().saturating_sub(self.open.newest_us);
-        let least = distance(begun.records + self.open.records, begun.after + since, age_us);
+        let least = begun.distance(self.open.records, since, age_us);
         least.checked_sub(since).filter(|rest| !rest.is_zero())
     }
 
@@ -441,5 +448,19 @@ mod tests {
         assert_eq!(distance(calm + 1, since, -old), GROUP);
         // Rows that were there before have no time: their age is that of 1970.
         assert_eq!(distance(calm + 1, since, now_us()), BACKLOG);
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_time_its_records_came_in() {
+        let commit = |rate: usize, after: Duration| Begun {
+            at: Instant::now(),
+            records: rate * after.as_millis() as usize / 1000,
+            after,
+        };
+        for between in [PACE, GROUP] {
+            let at = |rate: usize| commit(rate, between).distance(rate * PACE.as_millis() as usize / 1000, PACE, 5_000);
+            assert_eq!(at(15_000), PACE, "commits {between:?} apart so far");
+            assert_eq!(at(25_000), GROUP, "commits {between:?} apart so far");
+        }
     }
 }

@@ -47,7 +47,7 @@ const BUSY_READS: u32 = 16;
 const BUSY_BYTES: usize = 32 << 10;
 /// Messages of this size and more need nobody to put them together: what there is of them is read at once.
 const LARGE: usize = 2 << 10;
-/// Messages of a gulp, at least: with a window of larger rows in each, a stream that could be faster would wait for the clock.
+/// Messages of a gulp, about: with one window of larger rows in each, a stream that could be faster would wait for the clock.
 const MESSAGES: usize = 256;
 const WINDOW: usize = LOOPBACK_WINDOW as usize;
 /// So many gulps below this in a row: no longer behind. One alone says only that somebody else had the processor.
@@ -128,7 +128,8 @@ impl Pace {
     }
 }
 
-/// How much to read at once, by the bytes and the number of the messages before: whole windows.
+/// How much to read at once, by the bytes and the number of the messages before: as many whole windows as come closest to
+/// [`MESSAGES`]; of large ones all there is.
 fn gulp(bytes: usize, messages: usize) -> usize {
     match bytes.checked_div(messages) {
         Some(size) if size < LARGE => ((size * MESSAGES + WINDOW / 2) / WINDOW).max(1) * WINDOW,

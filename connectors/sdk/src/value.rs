@@ -75,16 +75,17 @@ pub fn digits(unscaled: i128, scale: u8, out: &mut String) {
             at = end; // zeros in the middle
         }
     }
-    let all = std::str::from_utf8(&room[at..]).unwrap_or_default();
+    let all = &room[at..];
     let (whole, fraction) = all.split_at(all.len().saturating_sub(scale.into()));
     if unscaled < 0 {
         out.push('-');
     }
-    out.push_str(if whole.is_empty() { "0" } else { whole });
+    let text = |digits: &'_ [u8], out: &mut String| out.extend(digits.iter().map(|d| char::from(*d)));
+    text(if whole.is_empty() { b"0" } else { whole }, out);
     if scale > 0 {
         out.push('.');
         out.extend(std::iter::repeat_n('0', usize::from(scale) - fraction.len()));
-        out.push_str(fraction);
+        text(fraction, out);
     }
 }
 

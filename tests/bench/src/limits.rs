@@ -71,6 +71,24 @@ pub async fn topic(bootstrap: &str) -> String {
     topic
 }
 
+/// A transactional producer, ready to begin, set as the daemon's own and as `more` says.
+fn producer(bootstrap: &str, more: &[(&str, &str)]) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("transactional.id", unique("limit"))
+        // A batch that is due behind one on its way makes librdkafka's thread spin.
+        .set("linger.ms", "50")
+        .set("compression.type", "lz4")
+        .set("delivery.report.only.error", "true");
+    for (name, value) in more {
+        config.set(*name, *value);
+    }
+    let producer: BaseProducer = config.create().expect("a producer");
+    producer.init_transactions(PATIENCE).expect("transactions");
+    producer
+}
+
 /// Commits, without the 100 ms that `commit_transaction` sleeps when a record is still on its way.
 fn commit(producer: &BaseProducer) {
     // SAFETY: `native_ptr` is this producer's live handle, which the reference keeps alive during the call. The function is
@@ -106,20 +124,15 @@ pub async fn kafka(bootstrap: &str, sample: Vec<(Vec<u8>, Vec<u8>)>, records: u6
 
 /// Seconds from the first record to the last commit.
 fn send(bootstrap: &str, topic: &str, sample: &[(Vec<u8>, Vec<u8>)], records: u64) -> f64 {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("transactional.id", unique("limit"))
-        // As the daemon's own: a batch that is due behind one on its way makes librdkafka's thread spin.
-        .set("linger.ms", "50")
-        .set("batch.size", "1000000")
-        .set("compression.type", "lz4")
-        .set("queue.buffering.max.messages", "500000")
-        .set("queue.buffering.max.kbytes", "5000")
-        .set("message.max.bytes", "5000000")
-        .set("delivery.report.only.error", "true")
-        .create()
-        .expect("a producer");
-    producer.init_transactions(PATIENCE).expect("transactions");
+    let producer = producer(
+        bootstrap,
+        &[
+            ("batch.size", "1000000"),
+            ("queue.buffering.max.messages", "500000"),
+            ("queue.buffering.max.kbytes", "5000"),
+            ("message.max.bytes", "5000000"),
+        ],
+    );
     let (began, mut bytes, mut open) = (std::time::Instant::now(), 0, false);
     for (key, value) in sample.iter().cycle().take(usize::try_from(records).expect("a number of records")) {
         if !open {

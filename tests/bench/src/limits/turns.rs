@@ -4,12 +4,8 @@
 //! no state goes with them. What a row takes this way is what transactions of this broker on this machine take; a daemon can
 //! only add to it.
 
-use super::{PATIENCE, commit};
-use rdkafka::{
-    ClientConfig,
-    producer::{BaseProducer, BaseRecord, Producer},
-};
-use seachange_testkit::unique;
+use super::{commit, producer};
+use rdkafka::producer::{BaseRecord, Producer};
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
     thread::JoinHandle,
@@ -42,21 +38,8 @@ impl Turns {
     }
 }
 
-fn producer(bootstrap: &str) -> BaseProducer {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("transactional.id", unique("limit"))
-        .set("linger.ms", "50")
-        .set("compression.type", "lz4")
-        .set("delivery.report.only.error", "true")
-        .create()
-        .expect("a producer");
-    producer.init_transactions(PATIENCE).expect("transactions");
-    producer
-}
-
 fn send(bootstrap: &str, topic: &str, rows: &Receiver<i64>) -> u64 {
-    let producers = [producer(bootstrap), producer(bootstrap)];
+    let producers = [producer(bootstrap, &[]), producer(bootstrap, &[])];
     let (pad, mut commits, mut due) = ("x".repeat(500), 0, Instant::now());
     for producer in producers.iter().cycle() {
         let Ok(first) = rows.recv() else { break };
